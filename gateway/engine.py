@@ -78,6 +78,11 @@ class Engine:
         return self._observed, self._observed_reason
 
     @property
+    def observed(self) -> EngineState:
+        """What the checks say, without drains and ejections."""
+        return self._observed
+
+    @property
     def alive(self) -> bool:
         """The process answers its checks, whatever an operator or past requests say."""
         return self._observed in (EngineState.HEALTHY, EngineState.SUSPECT)
