@@ -1,0 +1,415 @@
+"""The pool's choice, the engine's derived state, leaving and waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.engines import Engine, EnginePool, EngineState, Outcome
+from gateway.errors import NoEngine
+
+HEALTHY, SUSPECT, DOWN = EngineState.HEALTHY, EngineState.SUSPECT, EngineState.DOWN
+URLS = {"vllm-a": "http://vllm-a:8000", "vllm-b": "http://vllm-b:8001"}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool(clock: Clock) -> EnginePool:
+    pool = EnginePool(URLS, max_inflight=64, clock=clock)
+    for engine in pool.engines:
+        engine.observe(HEALTHY)
+    return pool
+
+
+def pair(pool: EnginePool) -> tuple[Engine, Engine]:
+    return pool.by_name["vllm-a"], pool.by_name["vllm-b"]
+
+
+def load(engine: Engine, requests: int) -> None:
+    for _ in range(requests):
+        engine.enter()
+
+
+def broken(engine: Engine, times: int = 3) -> None:
+    for _ in range(times):
+        engine.report(Outcome.BROKEN)
+
+
+# The choice --------------------------------------------------------------------------------
+
+
+def test_addresses_come_from_the_urls(pool: EnginePool) -> None:
+    assert [(e.host, e.port) for e in pool.engines] == [("vllm-a", 8000), ("vllm-b", 8001)]
+
+
+def test_an_url_without_a_host_is_refused(clock: Clock) -> None:
+    with pytest.raises(ValueError, match="vllm-a"):
+        EnginePool({"vllm-a": "vllm-a"}, max_inflight=1, clock=clock)
+
+
+def test_without_a_key_the_least_loaded_is_chosen(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    load(a, 2)
+    load(b, 1)
+    assert pool.choose(None) is b
+
+
+def test_without_a_key_ties_are_shared(pool: EnginePool) -> None:
+    assert {pool.choose(None).name for _ in range(4)} == {"vllm-a", "vllm-b"}
+
+
+def test_a_conversation_stays(pool: EnginePool) -> None:
+    for n in range(50):
+        first = pool.choose(f"c{n}")
+        load(first, 1)
+        assert pool.choose(f"c{n}") is first
+
+
+def test_new_conversations_are_shared_out_evenly(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    for n in range(64):
+        pool.choose(f"conversation {n}").enter()
+    assert abs(a.in_flight - b.in_flight) <= 2
+
+
+def test_two_gateways_agree_on_the_home_of_a_quiet_conversation(clock: Clock) -> None:
+    chosen = []
+    for _ in range(2):
+        pool = EnginePool(URLS, max_inflight=64, clock=clock)
+        for engine in pool.engines:
+            engine.observe(HEALTHY)
+        chosen.append([pool.choose(f"c{n}").name for n in range(40)])
+    assert chosen[0] == chosen[1] and len(set(chosen[0])) == 2
+
+
+def test_a_home_that_is_far_above_the_mean_is_passed_over_for_now(pool: EnginePool) -> None:
+    home = pool.choose("c")
+    other = next(e for e in pool.engines if e is not home)
+    load(home, 7)
+    assert pool.choose("c") is home, "light load: stay"
+    load(home, 33)
+    assert pool.choose("c") is other
+    home.in_flight = 0
+    assert pool.choose("c") is home, "it was only passed over"
+
+
+def test_a_full_engine_is_skipped_while_the_other_has_room(clock: Clock) -> None:
+    pool = EnginePool(URLS, max_inflight=4, clock=clock)
+    a, b = pair(pool)
+    for engine in pool.engines:
+        engine.observe(HEALTHY)
+    home = pool.choose("c")
+    other = b if home is a else a
+    load(home, 4)
+    load(other, 3)
+    assert pool.choose("c") is other and pool.choose(None) is other
+    load(other, 1)
+    assert pool.choose("c") in (a, b), "all full: admission decides, not the choice"
+
+
+def test_a_conversation_moves_when_its_home_goes_and_stays_there(pool: EnginePool) -> None:
+    home = pool.choose("c")
+    other = next(e for e in pool.engines if e is not home)
+    home.observe(DOWN, "it refuses connections")
+    assert pool.choose("c") is other
+    home.observe(HEALTHY)
+    assert pool.choose("c") is other
+
+
+def test_exclusion(pool: EnginePool) -> None:
+    b = pool.by_name["vllm-b"]
+    for n in range(20):
+        assert pool.choose(f"c{n}", exclude=frozenset({"vllm-a"})) is b
+    with pytest.raises(NoEngine):
+        pool.choose("c", exclude=frozenset(URLS))
+
+
+def test_suspects_only_when_nothing_healthy_is_there(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    a.observe(SUSPECT, "slow")
+    assert {pool.choose(f"c{n}") for n in range(20)} == {b}
+    assert (a.usable, b.usable) == (False, True)
+    b.observe(DOWN, "it refuses connections")
+    assert pool.choose("c") is a and a.usable
+
+
+@pytest.mark.parametrize("drain", ["move", "wait"])
+def test_a_draining_engine_gets_nothing(pool: EnginePool, drain: str) -> None:
+    a, b = pair(pool)
+    a.set_drain("move" if drain == "move" else "wait")
+    assert {pool.choose(f"c{n}") for n in range(20)} == {b}
+    b.observe(DOWN, "it refuses connections")
+    with pytest.raises(NoEngine):
+        pool.choose("c")
+
+
+def test_starting_and_down_get_nothing(clock: Clock) -> None:
+    pool = EnginePool(URLS, max_inflight=64, clock=clock)
+    a, _ = pair(pool)
+    assert a.state is EngineState.STARTING
+    with pytest.raises(NoEngine):
+        pool.choose(None)
+    a.observe(DOWN, "hung")
+    with pytest.raises(NoEngine):
+        pool.choose(None)
+    assert pool.capacity() == 0
+
+
+def test_capacity_counts_usable_engines(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    assert pool.capacity() == 128
+    a.observe(SUSPECT, "slow")
+    assert pool.capacity() == 64
+    b.observe(SUSPECT, "slow")
+    assert pool.capacity() == 128
+
+
+# Ejection ----------------------------------------------------------------------------------
+
+
+def test_three_broken_eject_and_the_other_works_on(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    broken(a)
+    assert (a.state, a.reason) == (DOWN, "ejected")
+    assert pool.choose("c") is b
+
+
+def test_busy_never_ejects(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    for outcome in (Outcome.BUSY, Outcome.CLIENT_ERROR, Outcome.CLIENT_GONE):
+        for _ in range(20):
+            a.report(outcome)
+    assert a.state is HEALTHY
+
+
+def test_the_last_usable_engine_is_never_ejected(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    b.observe(DOWN, "it refuses connections")
+    broken(a, 20)
+    assert a.state is SUSPECT and pool.choose("c") is a
+
+
+def test_an_ejected_engine_is_the_last_resort(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    broken(a)
+    b.observe(DOWN, "it refuses connections")
+    assert pool.choose("c") is a and a.usable and pool.capacity() == 64
+
+
+def test_after_its_time_an_ejected_engine_gets_one_trial(pool: EnginePool, clock: Clock) -> None:
+    a, b = pair(pool)
+    broken(a)
+    a.observe(HEALTHY)
+    clock.now += 5
+    assert (a.state, a.reason) == (SUSPECT, "half-open")
+    assert [pool.choose(None) for _ in range(3)] == [a, b, b]
+    a.report(Outcome.OK)
+    assert a.state is HEALTHY
+
+
+def test_a_failed_trial_ejects_for_longer(pool: EnginePool, clock: Clock) -> None:
+    a, b = pair(pool)
+    broken(a)
+    a.observe(HEALTHY)
+    clock.now += 5
+    assert pool.choose(None) is a
+    a.report(Outcome.BROKEN)
+    clock.now += 6
+    assert a.state is DOWN and pool.choose(None) is b
+    clock.now += 4
+    assert a.reason == "half-open"
+
+
+def test_a_half_open_engine_gets_no_trial_against_an_exclusion(
+    pool: EnginePool, clock: Clock
+) -> None:
+    a, b = pair(pool)
+    broken(a)
+    clock.now += 5
+    assert pool.choose(None, exclude=frozenset({"vllm-a"})) is b
+
+
+def test_a_refused_connection_makes_suspect_and_wakes_the_watch(pool: EnginePool) -> None:
+    a, b = pair(pool)
+    woken: list[int] = []
+    a.on_doubt(lambda: woken.append(1))
+    a.report(Outcome.BROKEN, refused=True)
+    assert a.state is SUSPECT and woken == [1]
+    assert pool.choose("c") is b
+
+
+def test_a_new_process_starts_with_a_clean_record(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    broken(a)
+    a.observe(DOWN, "it refuses connections")
+    a.observe(HEALTHY)
+    assert a.state is HEALTHY
+
+
+# Leaving -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("observed", "reason"), [("hung", "hung"), ("it refuses connections", "down")]
+)
+def test_streams_are_told_when_an_engine_goes_down(
+    pool: EnginePool, observed: str, reason: str
+) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+    a.watch_leave(told.append)
+    a.observe(DOWN, observed)
+    a.observe(DOWN, observed)
+    assert told == [reason] and a.leave_reason == reason
+
+
+def test_drain_move_sends_streams_away_and_wait_does_not(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+    a.watch_leave(told.append)
+    a.set_drain("wait")
+    assert told == [] and a.leave_reason is None
+    a.set_drain("move")
+    assert told == ["draining"]
+
+
+def test_a_waiting_drained_engine_that_dies_still_tells(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+    a.watch_leave(told.append)
+    a.set_drain("wait")
+    a.observe(DOWN, "hung")
+    assert told == ["hung"] and a.state is EngineState.DRAINING and not a.alive
+
+
+def test_suspicion_and_ejection_do_not_send_streams_away(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+    a.watch_leave(told.append)
+    a.observe(SUSPECT, "slow")
+    a.observe(HEALTHY)
+    broken(a)
+    assert told == []
+
+
+def test_unsubscribed_is_not_told_and_twice_does_not_hurt(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+    leave = a.watch_leave(told.append)
+    leave()
+    leave()
+    a.observe(DOWN, "hung")
+    assert told == []
+
+
+def test_one_failing_callback_does_not_silence_the_others(
+    pool: EnginePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, _ = pair(pool)
+    told: list[str] = []
+
+    def fails(reason: str) -> None:
+        raise RuntimeError(reason)
+
+    a.watch_leave(fails)
+    a.watch_leave(told.append)
+    a.observe(DOWN, "hung")
+    assert told == ["hung"] and "could not be told" in caplog.text
+
+
+def test_undrained_it_needs_a_check_first(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    a.set_drain("wait")
+    a.set_drain(None)
+    assert a.state is EngineState.STARTING
+    a.observe(HEALTHY)
+    assert a.state is HEALTHY
+
+
+def test_an_engine_that_died_while_drained_is_down_when_undrained(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    a.set_drain("wait")
+    a.observe(DOWN, "it refuses connections")
+    a.set_drain(None)
+    assert a.state is DOWN
+
+
+# Counting, progress, waiting ---------------------------------------------------------------
+
+
+def test_leave_never_goes_below_zero(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    a.enter()
+    a.leave()
+    a.leave()
+    assert a.in_flight == 0
+
+
+def test_progress(pool: EnginePool, clock: Clock) -> None:
+    a, _ = pair(pool)
+    a.saw_progress(7)
+    clock.now += 5
+    assert a.progressing(within=5) and not a.progressing(within=4.9)
+    assert a.steps == 7 and a.steps_at == 100.0
+
+
+async def test_waiters_are_woken_by_a_change(pool: EnginePool) -> None:
+    b = pool.by_name["vllm-b"]
+    for engine in pool.engines:
+        engine.observe(DOWN, "it refuses connections")
+    waiting = [asyncio.create_task(pool.wait_usable(60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    b.observe(HEALTHY)
+    await asyncio.wait_for(asyncio.gather(*waiting), 30)
+
+
+async def test_waiting_respects_exclusions_and_ends(pool: EnginePool) -> None:
+    with pytest.raises(NoEngine):
+        await pool.wait_usable(0.01, exclude=frozenset(URLS))
+    await pool.wait_usable(0.01, exclude=frozenset({"vllm-a"}))
+
+
+async def test_a_cancelled_waiter_leaves_nothing_behind(pool: EnginePool) -> None:
+    for engine in pool.engines:
+        engine.observe(DOWN, "it refuses connections")
+    waiting = asyncio.create_task(pool.wait_usable(60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not pool._waiters
+
+
+def test_listeners_hear_changes_once(pool: EnginePool) -> None:
+    a, _ = pair(pool)
+    heard: list[str] = []
+    unsubscribe = pool.on_change(lambda e: heard.append(f"{e.name} {e.state}"))
+    a.observe(SUSPECT, "slow")
+    a.observe(SUSPECT, "slow")
+    a.publish()
+    unsubscribe()
+    unsubscribe()
+    a.observe(HEALTHY)
+    assert heard == ["vllm-a suspect"]
+
+
+def test_the_end_of_an_ejection_is_published_as_time_passes(pool: EnginePool, clock: Clock) -> None:
+    a, _ = pair(pool)
+    broken(a)
+    heard: list[str] = []
+    pool.on_change(lambda e: heard.append(e.reason))
+    clock.now += 5
+    a.publish()
+    assert heard == ["half-open"]
