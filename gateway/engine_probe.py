@@ -133,7 +133,7 @@ class EngineProbe:
         ).encode()
 
     async def look(self, engine: Engine, seconds: float = CHECK_SECONDS) -> Look:
-        """GET /health, then /metrics, both within one deadline."""
+        """GET /health, then /metrics; only the first decides whether the look is good."""
         answer, status, _ = await self._ask(engine, "GET", "/health", b"", seconds, ANSWER_LIMIT)
         if answer is not Answer.GOOD:
             return Look(Answer.BAD if status else answer, None, status)

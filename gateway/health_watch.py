@@ -77,6 +77,7 @@ class HealthWatch:
             self._show(engine)
 
     async def run(self) -> None:
+        await self.read_drains()  # before the first look, so that a drained engine gets nothing
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lag.run(), name="loop-lag")
             tasks.create_task(self._forever(self._read_drains_and_wait), name="drain-flags")
