@@ -65,6 +65,7 @@ export const en = {
   stop: "Stop",
   you: "You",
   assistant: "Assistant",
+  transcript: "Conversation",
   answerNumber: "{who}, message {n}",
   waiting: "Waiting for the first words…",
   generating: "Generating",

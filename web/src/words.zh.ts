@@ -67,6 +67,7 @@ export const zh: Record<keyof typeof en, string> = {
   stop: "停止",
   you: "您",
   assistant: "助手",
+  transcript: "对话内容",
   answerNumber: "{who}，第 {n} 条",
   waiting: "正在等待首字…",
   generating: "正在生成",

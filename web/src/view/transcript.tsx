@@ -11,6 +11,14 @@ import { Icon } from "./icons";
 const NEAR_PX = 24;
 
 export function Transcript({ conversation }: { conversation: Conversation }) {
+  return conversation.entries.value.length ? (
+    <Messages conversation={conversation} />
+  ) : (
+    <Empty conversation={conversation} />
+  );
+}
+
+function Messages({ conversation }: { conversation: Conversation }) {
   const scroller = useRef<HTMLDivElement>(null);
   const inside = useRef<HTMLDivElement>(null);
   const follows = useSignal(true);
@@ -23,10 +31,12 @@ export function Transcript({ conversation }: { conversation: Conversation }) {
     toBottom(scroller.current);
   }, [asked]);
 
-  if (!asked) return <Empty conversation={conversation} />;
   return (
     <div class="scroller-place">
-      <div class="scroller" ref={scroller} tabIndex={0} role="log" aria-live="off" aria-label={t("answerNumber", { who: "Tandem", n: asked })}>
+      <div
+        class="scroller" ref={scroller} tabIndex={0} role="log" aria-live="off"
+        aria-label={t("transcript")}
+      >
         <div class="column" ref={inside}>
           {entries.map((one, index) => (
             <Message key={one.key} entry={one} number={index + 1} conversation={conversation} />
