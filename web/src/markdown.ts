@@ -40,6 +40,7 @@ export class Markdown {
       ALLOWED_TAGS,
       ALLOWED_ATTR,
       ALLOWED_URI_REGEXP: /^https?:/i,
+      ADD_URI_SAFE_ATTR: ["align", "start"],
       ALLOW_DATA_ATTR: false,
       ALLOW_ARIA_ATTR: false,
       RETURN_DOM_FRAGMENT: true,

@@ -43,7 +43,7 @@ export const zh: Record<keyof typeof en, string> = {
   system: "系统提示词",
   systemWhy: "用于新建的对话。留空则使用服务器默认值。",
   temperature: "温度",
-  temperatureWhy: "0 更稳定，1 更多变。留空则使用服务器默认值。",
+  temperatureWhy: "0 更稳定，1 更多变。",
   maxTokens: "单次回答上限（tokens）",
   maxTokensWhy: "留空则使用服务器默认值。",
   serverDefault: "默认",
