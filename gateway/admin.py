@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from gateway import drain_flags
 from gateway.engine import Drain
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 
 REDIS_SECONDS = 3.0
 GATEWAY_SECONDS = 3.0
@@ -43,7 +43,11 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None, plan: Plan | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    plan = plan or _plan(Settings.load())
+    try:
+        plan = plan or _plan(Settings.load())
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     if arguments.command != "status" and arguments.engine not in plan.engines:
         print(
             f"There is no engine named {arguments.engine!r}. Engines: {', '.join(plan.engines)}.",

@@ -127,6 +127,14 @@ def test_without_redis_it_says_so_and_names_no_host(
     assert redis.closed == 1
 
 
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "many")
+    assert main(["status"]) == 2
+    assert "GATEWAY_PORT" in capsys.readouterr().err
+
+
 def test_status_shows_drains_and_states(
     redis: FakeRedis, gateway_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
