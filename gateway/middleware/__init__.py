@@ -1,0 +1,1 @@
+"""Pure ASGI, one class a file; none imports another."""

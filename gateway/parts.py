@@ -1,0 +1,34 @@
+"""The parts of a running gateway, as routes and middleware see them. Made in app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.admission import Admission
+from gateway.auth import KeyRing
+from gateway.chat_turn import ChatTurn
+from gateway.context_counter import ContextCounter
+from gateway.engines import EnginePool
+from gateway.lifecycle import Lifecycle
+from gateway.limits import Limits
+from gateway.metrics import Metrics
+from gateway.relay import Relay
+from gateway.sessions import SessionStore
+from gateway.settings import Settings
+from gateway.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: Settings
+    metrics: Metrics
+    lifecycle: Lifecycle
+    keys: KeyRing
+    limits: Limits
+    usage: Usage
+    pool: EnginePool
+    admission: Admission
+    relay: Relay
+    sessions: SessionStore
+    counter: ContextCounter
+    chat_turn: ChatTurn
