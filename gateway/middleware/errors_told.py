@@ -7,6 +7,7 @@ Before the response has begun that is a whole JSON response; afterwards only the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +17,9 @@ from gateway.lifecycle import Lifecycle
 
 # Asked of this very process, so it answers while it stops.
 _OWN = ("/healthz", "/readyz", "/metrics", "/internal/")
+
+UNREAD_SECONDS = 5.0
+UNREAD_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger("gateway.errors")
 
@@ -32,8 +36,7 @@ class ErrorsTold:
         line = scope["tandem.log"]
         try:
             if self._lifecycle.stopping and not scope["path"].startswith(_OWN):
-                self._lifecycle.seen()
-                raise _elsewhere()
+                await self._send_on(scope, receive)
             await self._app(scope, receive, send)
         except TandemError as error:
             if not line.response_started:
@@ -45,6 +48,25 @@ class ErrorsTold:
             line.outcome = "internal_error"
             if not line.response_started:
                 await tell(send, InternalError())
+
+    async def _send_on(self, scope: Scope, receive: Receive) -> None:
+        """The body is read first: closing over unread bytes would reset the connection."""
+        line = scope["tandem.log"]
+        line.route, line.outcome = "sent_on", "ok"
+        self._lifecycle.seen()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await _read_on(receive)
+        raise _elsewhere()
+
+
+async def _read_on(receive: Receive) -> None:
+    read = 0
+    while read < UNREAD_BYTES:
+        message = await receive()
+        read += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def _elsewhere() -> Overloaded:
@@ -66,7 +88,9 @@ async def tell(send: Send, error: TandemError, *, closing: bool = False) -> None
     if closing:
         headers.append((b"connection", b"close"))
     if error.code == "gateway_stopping":
-        # The door sends such a request to the other gateway (nginx/templates).
+        # The door sends such a request, body and all, to the other gateway (nginx/templates).
         headers.append((b"x-tandem-retry", b"other-gateway"))
+        headers.append((b"x-accel-redirect", b"@other_gateway"))
+        headers.append((b"x-accel-redirect", b"@other_gateway"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
