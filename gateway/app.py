@@ -144,6 +144,7 @@ def _parts(settings: Settings, store: Any, client: EngineClient) -> Parts:
         limits=Limits(store, settings.rate_limit_rpm, monotonic),
         usage=Usage(store, lambda: datetime.datetime.now(datetime.UTC)),
         pool=pool,
+        client=client,
         admission=admission,
         relay=relay,
         sessions=sessions_store,

@@ -64,7 +64,7 @@ class KeyRing:
             if seen != self._seen:
                 self._callers = _parse(self._path.read_text())
                 self._seen = seen
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             # A file that is being replaced, or a disk that is gone, locks nobody out.
             log.warning("the file of API keys cannot be read; the known keys stay valid")
 

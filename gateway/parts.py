@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gateway.admission import Admission
-from gateway.auth import KeyRing
-from gateway.chat_turn import ChatTurn
-from gateway.context_counter import ContextCounter
-from gateway.engines import EnginePool
-from gateway.lifecycle import Lifecycle
-from gateway.limits import Limits
-from gateway.metrics import Metrics
-from gateway.relay import Relay
-from gateway.sessions import SessionStore
-from gateway.settings import Settings
-from gateway.usage import Usage
+# Names only: whoever uses one part does not load all of them.
+if TYPE_CHECKING:
+    from gateway.admission import Admission
+    from gateway.auth import KeyRing
+    from gateway.chat_turn import ChatTurn
+    from gateway.context_counter import ContextCounter
+    from gateway.engine_client import EngineClient
+    from gateway.engines import EnginePool
+    from gateway.lifecycle import Lifecycle
+    from gateway.limits import Limits
+    from gateway.metrics import Metrics
+    from gateway.relay import Relay
+    from gateway.sessions import SessionStore
+    from gateway.settings import Settings
+    from gateway.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Parts:
     limits: Limits
     usage: Usage
     pool: EnginePool
+    client: EngineClient
     admission: Admission
     relay: Relay
     sessions: SessionStore

@@ -7,7 +7,6 @@ Not here: reading the body (middleware/body_limit.py), what is done with it (rou
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Literal
 
 import orjson
@@ -16,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.errors import BadRequest, NotFound
 
 DEPTH_AT_MOST = 32
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
 CHOICES_AT_MOST = 16
 
 # Templates, processors and transfer settings reach into the engine; salts and priorities into
@@ -43,14 +40,14 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise BadRequest("The body is not valid UTF-8. Encode the JSON as UTF-8.") from None
-    if _depth(raw) > DEPTH_AT_MOST:
-        raise BadRequest(f"The body is nested deeper than {DEPTH_AT_MOST} levels. Flatten it.")
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(_not_json(text, error)) from None
     if not isinstance(parsed, dict):
         raise BadRequest('The body must be a JSON object, as in {"model": …}.')
+    if _too_deep(parsed):
+        raise BadRequest(f"The body is nested deeper than {DEPTH_AT_MOST} levels. Flatten it.")
     return parsed
 
 
@@ -60,15 +57,18 @@ def _not_json(text: str, error: json.JSONDecodeError) -> str:
     return f"The body is not valid JSON: line {error.lineno}, column {error.colno}."
 
 
-def _depth(raw: bytes) -> int:
-    """How deep the brackets outside strings go; 0 when there are too few to matter."""
-    if raw.count(b"[") + raw.count(b"{") <= DEPTH_AT_MOST:
-        return 0
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", raw)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _too_deep(parsed: dict[str, Any]) -> bool:
+    """Level by level, without recursion; the parser itself stops at 1024 levels."""
+    level: list[Any] = [parsed]
+    for _ in range(DEPTH_AT_MOST):
+        inner: list[Any] = []
+        for value in level:
+            children = value.values() if isinstance(value, dict) else value
+            inner.extend(child for child in children if isinstance(child, dict | list))
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 # Completions -------------------------------------------------------------------------------
@@ -76,11 +76,10 @@ def _depth(raw: bytes) -> int:
 
 def check_completion(path: str, body: dict[str, Any], model: str) -> None:
     """Refuse what would be wrong for any engine; the rest is the engine's own to judge."""
-    for name in REFUSED:
-        if name in body:
-            raise BadRequest(f"The field {name} is not taken here. Leave it out.", param=name)
+    _check_refused(body)
     check_model(body, model)
     _check_type(body, "stream", bool, "true or false")
+    _check_type(body, "stream_options", dict, "an object")
     _check_count(body, "max_tokens")
     _check_count(body, "max_completion_tokens")
     _check_choices(body)
@@ -88,6 +87,19 @@ def check_completion(path: str, body: dict[str, Any], model: str) -> None:
         _check_messages(body)
     else:
         _check_prompt(body)
+
+
+def check_passed(body: dict[str, Any], model: str) -> None:
+    """For the paths that are passed through: only what could do harm is judged here."""
+    _check_refused(body)
+    check_model(body, model)
+    _check_type(body, "stream", bool, "true or false")
+
+
+def _check_refused(body: dict[str, Any]) -> None:
+    for name in REFUSED:
+        if name in body:
+            raise BadRequest(f"The field {name} is not taken here. Leave it out.", param=name)
 
 
 def check_model(body: dict[str, Any], model: str) -> None:

@@ -56,8 +56,8 @@ class RequestId:
         outcome = line.outcome or outcome_of(status)
         line.status, line.outcome = status, outcome
         self._metrics.http_responses.labels(str(status)).inc()
-        self._metrics.requests.labels(line.route, outcome).inc()
         if line.route not in _QUIET:
+            self._metrics.requests.labels(line.route, outcome).inc()
             self._metrics.duration.labels(line.route).observe(seconds)
             log.info("request", extra=line.fields(seconds))
 

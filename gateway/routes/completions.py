@@ -76,9 +76,11 @@ class Completions:
     ) -> None:
         line: RequestLog = scope["tandem.log"]
         headers = allowance.headers() if allowance is not None else []
+        waited = time.monotonic() - line.started
+        self._parts.metrics.overhead.observe(waited)
         try:
             async with self._parts.admission.enter(caller.id, _priority(scope)):
-                self._parts.metrics.overhead.observe(time.monotonic() - line.started)
+                waited = time.monotonic() - line.started
                 if call.body.get("stream"):
                     await self._stream(call, line, headers, send)
                 else:
@@ -87,7 +89,7 @@ class Completions:
             line.outcome = line.outcome or outcome_of(error)
             raise
         finally:
-            self._settle(call, caller, line)
+            self._settle(call, caller, line, waited)
 
     async def _complete(
         self, call: Call, line: RequestLog, headers: list[tuple[bytes, bytes]], send: Send
@@ -126,7 +128,7 @@ class Completions:
             await send({"type": "http.response.body", "body": item, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def _settle(self, call: Call, caller: Caller, line: RequestLog) -> None:
+    def _settle(self, call: Call, caller: Caller, line: RequestLog, waited: float) -> None:
         """Once for each request that was let in or refused, whatever happened to it."""
         answer, metrics = call.outcome, self._parts.metrics
         line.engine, line.failovers = answer.engine, answer.failovers
@@ -134,10 +136,11 @@ class Completions:
         if not line.outcome:
             line.outcome = OUTCOMES.get(answer.outcome, answer.outcome)
         if line.outcome == "running":
-            line.outcome = "client_cancelled"
+            ended_here = self._parts.lifecycle.out_of_time
+            line.outcome = "stream_aborted" if ended_here else "client_cancelled"
         if answer.ttft is not None:
-            line.ttft = answer.ttft
-            metrics.ttft.observe(answer.ttft)
+            line.ttft = waited + answer.ttft
+            metrics.ttft.observe(line.ttft)
         if answer.engine:
             metrics.tokens.labels("prompt", caller.id).inc(answer.prompt_tokens)
             metrics.tokens.labels("completion", caller.id).inc(answer.completion_tokens)
