@@ -78,6 +78,28 @@ def test_the_countdown_can_be_cancelled(page: Page, fake: FakeGateway) -> None:
     expect(page.locator(".card").get_by_role("button", name="重试")).to_be_visible()
 
 
+def test_a_full_service_is_not_asked_for_ever(page: Page, fake: FakeGateway) -> None:
+    fake.replies = [Reply(status=503, code="overloaded", retry_after=0) for _ in range(20)]
+    ask(page, "问题")
+    expect(page.locator(".card").get_by_role("button", name="重试", exact=True)).to_be_visible()
+    assert len(fake.asked) == 6
+
+
+def test_a_question_without_an_answer_is_not_lost(page: Page, fake: FakeGateway) -> None:
+    fake.add_session("别的", ("问", "答"))
+    page.reload()
+    fake.replies = [Reply(status=500)]
+    ask(page, "重要的问题")
+    expect(page.locator(".card")).to_be_visible()
+    page.locator(".list .open").click()
+    expect(page.locator(".question")).to_have_text("问")
+    page.get_by_role("button", name="新建对话").click()
+    expect(page.locator(".question")).to_have_text("重要的问题")
+    page.get_by_role("button", name="新建对话").click()
+    expect(page.locator(".question")).to_have_count(0)
+    expect(page.locator(".composer textarea")).to_have_value("重要的问题")
+
+
 def test_an_expired_conversation_can_be_begun_anew(page: Page, fake: FakeGateway) -> None:
     ask(page, "第一问")
     expect(page.locator(".endnote")).to_have_count(1)

@@ -19,6 +19,8 @@ export interface Entry {
   /** The connection is lost and being made again. */
   lost: Signal<boolean>;
   problem: Signal<Problem | null>;
+  /** How often it was sent again by itself. */
+  resent: number;
   at: number;
   facts: Signal<Facts>;
 }
@@ -44,6 +46,8 @@ export interface Watcher {
 }
 
 const STOP_WITHIN_MS = 3_000;
+/** A service that stays full is not asked for ever; a model that loads is waited for. */
+const RESENT_AT_MOST = 5;
 let keys = 0;
 
 export function entry(role: Entry["role"], text: string, at: number, facts: Facts = {}): Entry {
@@ -54,6 +58,7 @@ export function entry(role: Entry["role"], text: string, at: number, facts: Fact
     phase: signal<Phase>("done"),
     lost: signal(false),
     problem: signal<Problem | null>(null),
+    resent: 0,
     at,
     facts: signal(facts),
   };
@@ -75,7 +80,12 @@ export class Conversation {
     this.entries.value = session.messages.map(savedEntry);
   }
 
-  send(prompt: string): Promise<void> {
+  /** A question stands here that has no answer yet. */
+  get unfinished(): boolean {
+    return this.entries.value.at(-1)?.problem.value != null || this.draft.value.trim() !== "";
+  }
+
+  send(prompt: string, resent = 0): Promise<void> {
     const ask: Ask = {
       turnId: freshTurnId(),
       sessionId: this.id.value,
@@ -85,15 +95,13 @@ export class Conversation {
       maxTokens: prefs.value.maxTokens,
     };
     const answer = this.expectAnswer(ask);
+    answer.resent = resent;
     return this.answer(ask, answer, (turn) => turn.run());
   }
 
   /** A failed question once more, in the place where it stands. */
-  retry(answer: Entry): Promise<void> {
-    const at = this.entries.value.indexOf(answer);
-    const question = this.entries.value[at - 1];
-    this.entries.value = this.entries.value.filter((one) => one !== answer && one !== question);
-    return this.send(question?.text.value ?? "");
+  retry(answer: Entry, byItself: boolean): Promise<void> {
+    return this.send(this.takeBack(answer), byItself ? answer.resent + 1 : 0);
   }
 
   /** Takes a failed question back out; gives its text. */
@@ -188,7 +196,10 @@ export class Conversation {
       return;
     }
     if (error instanceof TurnForgotten && (await this.savedAnswer(ask, answer))) return;
-    const problem = problemOf(error, modelIsLoading.value);
+    const found = problemOf(error, modelIsLoading.value);
+    const tried = answer.resent >= RESENT_AT_MOST && found.what !== "errLoading";
+    const enough = tried || answer.text.value !== "";
+    const problem = enough ? { ...found, again: null } : found;
     answer.problem.value = problem;
     answer.phase.value = "failed";
     if (problem.what === "err401") this.watcher.rejected();

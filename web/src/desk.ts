@@ -23,6 +23,9 @@ export const toast = signal<{ text: string; undo?: () => void } | null>(null);
 const UNDO_MS = 8_000;
 const live = new Map<string, Conversation>();
 const removing = new Map<string, () => void>();
+const RETRY_OPEN_MS = 3_000;
+/** Begun, never named, and left with something in it. */
+let unnamed: Conversation | null = null;
 
 const watcher: Watcher = {
   named(conversation) {
@@ -60,11 +63,22 @@ export async function loadList(more = false): Promise<void> {
 export const visibleHeads = (): SessionHead[] =>
   heads.value.filter((head) => !removing.has(head.id));
 
+/** With nothing given, what was begun before without a name comes back. */
 export function newConversation(draft = ""): void {
+  const before = current.value;
   leaveCurrent();
-  current.value = new Conversation(watcher);
-  current.value.draft.value = draft;
+  const kept = before === unnamed ? null : unnamed;
+  const again = before === unnamed ? textIn(before) : "";
+  unnamed = null;
+  current.value = (draft ? null : kept) ?? new Conversation(watcher);
+  if (draft || again) current.value.draft.value = draft || again;
   showInAddress(null);
+}
+
+function textIn(conversation: Conversation): string {
+  const last = conversation.entries.value.at(-1);
+  const question = last?.problem.value ? conversation.entries.value.at(-2)?.text.value : "";
+  return question || conversation.draft.value;
 }
 
 export async function openConversation(id: string): Promise<void> {
@@ -87,17 +101,29 @@ export async function openConversation(id: string): Promise<void> {
   } catch (error) {
     checkKey(error);
     toast.value = { text: t(problemOf(error, false).what) };
-    if (error instanceof ApiError && error.status === 404) newConversation();
+    if (error instanceof ApiError && error.status < 500) newConversation();
+    else setTimeout(() => void openAgain(id), RETRY_OPEN_MS);
     void loadList();
   } finally {
     opening.value = false;
   }
 }
 
+/** While the server was away; unless something else is on the desk by now. */
+async function openAgain(id: string): Promise<void> {
+  const { entries, draft } = current.value;
+  if (addressed() === id && !entries.value.length && !draft.value) await openConversation(id);
+}
+
+function addressed(): string | null {
+  const id = /^#\/c\/(.+)$/.exec(location.hash)?.[1];
+  return id ? decodeURIComponent(id) : null;
+}
+
 /** After a load of the page: the conversation in the address, or one that had no name yet. */
 export async function openFromAddress(): Promise<void> {
-  const id = /^#\/c\/(.+)$/.exec(location.hash)?.[1];
-  if (id) return openConversation(decodeURIComponent(id));
+  const id = addressed();
+  if (id) return openConversation(id);
   const nameless = runningTurns().find((ask) => !ask.sessionId);
   if (nameless) await current.value.reattach(nameless);
 }
@@ -152,6 +178,8 @@ export async function exportConversation(head: SessionHead, format: "md" | "json
 export function signOut(): void {
   dropKey();
   live.clear();
+  unnamed = null;
+  current.value = new Conversation(watcher);
   heads.value = [];
   newConversation();
   keyDialog.value = "none";
@@ -172,8 +200,9 @@ function checkKey(error: unknown): void {
 }
 
 function leaveCurrent(): void {
-  const { id, running } = current.value;
-  if (id.value && !running.value) live.delete(id.value);
+  const { id, running, unfinished } = current.value;
+  if (!id.value && unfinished) unnamed = current.value;
+  if (id.value && !running.value && !unfinished) live.delete(id.value);
 }
 
 function showInAddress(id: string | null): void {

@@ -3,7 +3,7 @@ import "./style/frame.css";
 import "./style/transcript.css";
 import "./style/controls.css";
 import { render } from "preact";
-import { finishRemoving, loadList, openFromAddress } from "./desk";
+import { current, finishRemoving, loadList, openFromAddress } from "./desk";
 import { watchHealth } from "./health";
 import { applyLanguage } from "./i18n";
 import { apiKey, applyTheme } from "./prefs";
@@ -14,12 +14,11 @@ applyLanguage();
 watchHealth();
 addEventListener("pagehide", finishRemoving);
 
-let opened = false;
+addEventListener("hashchange", () => void openFromAddress());
 apiKey.subscribe((key) => {
   if (!key) return;
   void loadList();
-  if (!opened) void openFromAddress();
-  opened = true;
+  if (!current.value.entries.value.length) void openFromAddress();
 });
 
 const root = document.getElementById("app");

@@ -219,10 +219,17 @@ function isPassing(error: ApiError): boolean {
   return error.status >= 500 || error.status === 429 || error.status === 408;
 }
 
+/** An event has no status of its own: its code says which one it would have been. */
+const STATUS_OF: Record<string, number> = {
+  context_length_exceeded: 400,
+  no_engine_available: 503,
+  overloaded: 503,
+};
+
 function failure(data: Record<string, unknown>): TurnFailed {
   const error = (data.error ?? {}) as { message?: string; code?: string | null };
-  const tooLong = error.code === "context_length_exceeded";
-  return new TurnFailed(tooLong ? 400 : 502, error.code ?? null, error.message ?? "");
+  const code = error.code ?? null;
+  return new TurnFailed(STATUS_OF[code ?? ""] ?? 502, code, error.message ?? "");
 }
 
 function withDeadline<T>(promise: Promise<T>, ms: number): Promise<T> {

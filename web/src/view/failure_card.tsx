@@ -29,10 +29,10 @@ export function FailureCard({ entry, problem, conversation }: Props) {
 
 function Remedies({ entry, problem, conversation }: Props) {
   const left = useSignal<number | null>(problem.again);
-  const retry = (): void => void conversation.retry(entry);
+  const retry = (byItself = false): void => void conversation.retry(entry, byItself);
   useEffect(() => {
     if (left.value === null || conversation.running.value) return;
-    if (left.value <= 0) return retry();
+    if (left.value <= 0) return retry(true);
     const timer = setTimeout(() => left.value !== null && left.value--, 1_000);
     return () => clearTimeout(timer);
   }, [left.value]);
@@ -49,7 +49,7 @@ function Remedies({ entry, problem, conversation }: Props) {
         {problem.remedy === "new" && (
           <button class="primary" onClick={startNew}>{t("startNew")}</button>
         )}
-        <button onClick={retry}>{t(left.value === null ? "retry" : "retryNow")}</button>
+        <button onClick={() => retry()}>{t(left.value === null ? "retry" : "retryNow")}</button>
         {left.value !== null && (
           <button class="plain" onClick={() => (left.value = null)}>{t("cancel")}</button>
         )}

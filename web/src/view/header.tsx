@@ -63,7 +63,7 @@ function Figures() {
     now.model,
     t("enginesUp", { up: enginesUp(now), all: now.engines.length }),
     ...(now.queue_depth > 0 ? [t("queue", { n: now.queue_depth })] : []),
-    ...(now.ttft_p50_seconds ? [t("ttft", { n: now.ttft_p50_seconds.toFixed(1) })] : []),
+    ...(now.ready && now.ttft_p50_seconds ? [t("ttft", { n: now.ttft_p50_seconds.toFixed(1) })] : []),
   ];
   return <span class="figures">{parts.map((part) => <span key={part}>{part}</span>)}</span>;
 }

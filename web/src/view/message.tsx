@@ -80,8 +80,11 @@ function Endnote({ entry, facts, conversation }: { entry: Entry; facts: Facts; c
   );
 }
 
+/** What the service may call an answer that somebody stopped. */
+const STOPPED = new Set(["stopped", "cancelled"]);
+
 function noteOf(entry: Entry, facts: Facts): string {
-  if (facts.stopped) return t("stopped");
+  if (facts.stopped || STOPPED.has(facts.finish ?? "")) return t("stopped");
   if (facts.finish === "length") return t("cutByLength");
   if (facts.incomplete) return t("incomplete");
   return entry.text.value.trim() ? "" : t("emptyAnswer");
