@@ -96,6 +96,7 @@ def test_looks(new_page: Opener, fake: FakeGateway, page_url: str, locale: str, 
     fake.replies = [Reply(pieces=[text[i : i + 9] for i in range(0, len(text), 9)], failovers=1)]
     ask(page, QUESTION[locale])
     expect(page.locator(".endnote")).to_be_visible()
+    expect(page.locator(".hljs-keyword").first).to_be_visible()
     page.mouse.move(700, 80)
     check_and_keep(page, f"{name}-answer")
     fake.replies = [Reply(status=429, retry_after=600)]

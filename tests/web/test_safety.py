@@ -83,6 +83,7 @@ def test_markdown_is_rendered_and_code_can_be_copied(page: Page, fake: FakeGatew
     expect(prose.locator("li")).to_have_text(["甲", "乙"])
     expect(prose.locator("table td").first).to_have_text("a")
     expect(page.locator(".endnote")).to_be_visible()
+    expect(prose.locator("code .hljs-string")).to_have_text("'好'")
     prose.get_by_role("button", name="复制").click()
     expect(prose.get_by_role("button", name="已复制")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()").strip() == "print('好')"

@@ -49,6 +49,10 @@ export class Markdown {
     return clean;
   }
 
+  isClosedFence(block: Token): boolean {
+    return block.type === "code" && /\n {0,3}(`{3,}|~{3,})\s*$/.test(block.raw);
+  }
+
   languageOf(block: Token): string {
     if (block.type !== "code") return "";
     return (block as Tokens.Code).lang?.split(/\s/)[0] ?? "";

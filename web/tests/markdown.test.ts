@@ -55,6 +55,13 @@ describe("Markdown", () => {
     expect(block && markdown.languageOf(block)).toBe("py");
   });
 
+  it("knows when a fence is closed", () => {
+    const closed = (text: string) => markdown.blocks(text).map((one) => markdown.isClosedFence(one));
+    expect(closed("```py\nx = 1")).toEqual([false]);
+    expect(closed("```py\nx = 1\n```")).toEqual([true]);
+    expect(closed("x")).toEqual([false]);
+  });
+
   it("keeps finished blocks the same while the text grows", () => {
     const before = markdown.blocks("一\n\n二");
     const after = markdown.blocks("一\n\n二三");

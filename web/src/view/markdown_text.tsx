@@ -55,6 +55,7 @@ function make(markdown: Markdown, block: Token): HTMLElement {
   node.append(markdown.render(block));
   node.querySelectorAll("table").forEach((table) => frameTable(table));
   node.querySelectorAll("pre").forEach((pre) => frameCode(pre, markdown.languageOf(block)));
+  if (markdown.isClosedFence(block)) void colour(node, markdown.languageOf(block));
   return node;
 }
 
@@ -78,6 +79,15 @@ function frameCode(pre: HTMLElement, named: string): void {
   pre.replaceWith(box);
   box.append(head, pre);
   scrollable(pre, named || t("code"));
+}
+
+/** An open fence is not coloured: it changes with every word. */
+async function colour(node: HTMLElement, language: string): Promise<void> {
+  const code = node.querySelector("pre code");
+  if (!code || !language) return;
+  const { coloured } = await import("../highlight");
+  const fragment = coloured(code.textContent ?? "", language.toLowerCase());
+  if (fragment) code.replaceChildren(fragment);
 }
 
 function scrollable(node: HTMLElement, label: string): void {
