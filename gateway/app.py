@@ -15,12 +15,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import redis.asyncio
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission
@@ -29,19 +24,15 @@ from gateway.chat_turn import ChatTurn
 from gateway.context_counter import ContextCounter
 from gateway.engine_client import EngineClient
 from gateway.engines import EnginePool
-from gateway.errors import InternalError, MethodNotAllowed, NotFound, TandemError
+from gateway.front import front
 from gateway.health_watch import HealthWatch
 from gateway.lifecycle import Lifecycle
 from gateway.limits import Limits
 from gateway.loop_watch import LoopWatch
 from gateway.metrics import Metrics
-from gateway.middleware.body_limit import BodyLimit
-from gateway.middleware.errors_told import ErrorsTold
-from gateway.middleware.request_id import RequestId
 from gateway.parts import Parts
 from gateway.relay import Relay
 from gateway.routes import chat, completions, health, messages, models, sessions, status, usage
-from gateway.schemas import validation_fault
 from gateway.session_scripts import ScriptRunner
 from gateway.sessions import SessionStore
 from gateway.settings import Settings
@@ -63,27 +54,9 @@ def build(settings: Settings) -> tuple[ASGIApp, Parts]:
     store = _redis(settings)
     client = EngineClient()
     parts = _parts(settings, store, client)
-    app = FastAPI(
-        title="Tandem",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=lambda _: _life(parts, store, client),
-        routes=[
-            route
-            for room in (completions, chat, sessions, models, messages, status, usage, health)
-            for route in room.routes(parts)
-        ],
-        exception_handlers={
-            TandemError: _raised_again,
-            HTTPException: _framework_error,
-            RequestValidationError: _validation_error,
-        },
-    )
-    limited = BodyLimit(app, settings.max_body_bytes)
-    told = ErrorsTold(limited, parts.lifecycle)
-    return RequestId(told, parts.metrics), parts
+    rooms = (completions, chat, sessions, models, messages, status, usage, health)
+    routes = [route for room in rooms for route in room.routes(parts)]
+    return front(parts, routes, lambda _: _life(parts, store, client)), parts
 
 
 def _redis(settings: Settings) -> Any:
@@ -208,27 +181,3 @@ async def _ping(metrics: Metrics, store: Any) -> None:
         except (RedisError, OSError, TimeoutError):
             metrics.redis_up.set(0)
         await asyncio.sleep(PING_SECONDS)
-
-
-# What the framework says, in our words ------------------------------------------------------
-
-
-async def _raised_again(request: Request, error: Exception) -> Response:
-    """Errors are told in one place: middleware/errors_told.py."""
-    raise error
-
-
-async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        raise NotFound() from None
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        hint = f" Use {allowed}." if allowed else ""
-        raise MethodNotAllowed(f"This path does not take {request.method}.{hint}") from None
-    raise InternalError() from error
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    raise validation_fault(error.errors()) from None

@@ -118,5 +118,7 @@ class Server(uvicorn.Server):
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not (done() or self.force_exit) and time.monotonic() < deadline:
+        for _ in range(int(seconds / LOOK_SECONDS) + 1):
+            if done() or self.force_exit or time.monotonic() >= deadline:
+                return
             await asyncio.sleep(LOOK_SECONDS)

@@ -79,10 +79,20 @@ def _elsewhere() -> Overloaded:
 
 async def tell(send: Send, error: TandemError, *, closing: bool = False) -> None:
     """Send the whole response for one error."""
-    body = error.response_bytes()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": error_headers(error, closing),
+        }
+    )
+    await send({"type": "http.response.body", "body": error.response_bytes()})
+
+
+def error_headers(error: TandemError, closing: bool) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-length", str(len(error.response_bytes())).encode()),
         *error.headers(),
     ]
     if closing:
@@ -91,6 +101,4 @@ async def tell(send: Send, error: TandemError, *, closing: bool = False) -> None
         # The door sends such a request, body and all, to the other gateway (nginx/templates).
         headers.append((b"x-tandem-retry", b"other-gateway"))
         headers.append((b"x-accel-redirect", b"@other_gateway"))
-        headers.append((b"x-accel-redirect", b"@other_gateway"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers
