@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Measure the gateway against its peers on this machine, and print one table.
+#
+# Usage: scripts/bench.sh [--quick] [--rounds N] [--only NAME]… [--write-readme] [SCENARIO…]
+#
+#   --quick          a quarter of the work, 2 rounds (≤ 4 minutes); else 5 rounds (≤ 20)
+#   --only NAME      tandem, nginx, vllm-router, sglang-router or litellm (repeatable)
+#   --write-readme   put the tables into the READMEs; only from a full run on a quiet machine
+#   SCENARIO         streams crowd burst long-prompts cancels
+#
+# Peers are installed into environments of their own on first use. Results: bench-results/.
+# Exit: 0 done · 1 failed · 2 usage · 3 READMEs left alone
+set -Eeuo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/environments.sh"
+
+main() {
+  [[ ${1:-} == --help || ${1:-} == -h ]] && { usage; exit 0; }
+  cd "$root"
+  local python
+  python=$(tests_python)
+  exec "$python" -m tests.bench "$@"
+}
+
+main "$@"

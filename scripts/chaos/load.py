@@ -1,0 +1,210 @@
+"""Callers: continuous streamed answers whose tokens are counted and whose gaps are timed.
+
+Every answer is asked for with its token ids and must have exactly the number of tokens it was
+asked for, the text that these ids spell, and a usage that agrees. Not here: what happens to the
+service meanwhile (faults.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+# A caller that hears nothing for so long has lost its answer, whatever comes later.
+SILENCE_SECONDS = 120.0
+
+
+@dataclass
+class Answer:
+    """One streamed answer as its caller saw it. Times are monotonic seconds."""
+
+    number: int
+    wanted_tokens: int
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+    error: str | None = None
+    longest_gap: float = 0.0
+    failovers: int = 0
+    finished: bool = False
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+    @property
+    def truncated(self) -> bool:
+        """It ended as if all were well, but something is missing."""
+        if self.failed:
+            return False
+        return self.finish_reason != "length" or len(self.ids) < self.wanted_tokens
+
+    @property
+    def surplus(self) -> int:
+        """Tokens beyond what was asked for, or beyond what the usage admits."""
+        return max(0, len(self.ids) - self.wanted_tokens)
+
+    @property
+    def miscounted(self) -> bool:
+        return not self.failed and self.completion_tokens != len(self.ids)
+
+
+@dataclass(frozen=True)
+class Service:
+    """How callers reach the service."""
+
+    url: str
+    key: str
+    ca: str
+    model: str
+
+    def client(self) -> httpx.AsyncClient:
+        import ssl
+
+        context = ssl.create_default_context(cafile=self.ca)
+        return httpx.AsyncClient(
+            base_url=self.url,
+            verify=context,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=httpx.Timeout(SILENCE_SECONDS, connect=10.0),
+            limits=httpx.Limits(max_connections=512, max_keepalive_connections=64),
+        )
+
+
+def question(number: int, model: str, tokens: int) -> dict[str, Any]:
+    """A request whose answer has exactly `tokens` tokens, greedy, with ids and usage."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": f"Question {number}: tell a long story. 讲个故事"}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+        "seed": number,
+    }
+
+
+async def _data_lines(response: httpx.Response) -> AsyncIterator[str]:
+    async for line in response.aiter_lines():
+        if line.startswith("data: "):
+            yield line[6:]
+        elif line.startswith(": tandem failovers="):
+            yield line
+
+
+def _take(answer: Answer, data: str) -> None:
+    if data.startswith(": tandem failovers="):
+        answer.failovers = int(data.rpartition("=")[2])
+        return
+    if data == "[DONE]":
+        answer.finished = True
+        return
+    event = json.loads(data)
+    if "error" in event:
+        answer.error = str(event["error"].get("message", "error event"))
+        return
+    if event.get("usage"):
+        answer.completion_tokens = event["usage"]["completion_tokens"]
+    for choice in event.get("choices", ()):
+        answer.text += choice["delta"].get("content") or ""
+        answer.ids.extend(choice.get("token_ids") or ())
+        answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
+
+
+async def ask(client: httpx.AsyncClient, service: Service, number: int, tokens: int) -> Answer:
+    """Ask one question and read its answer to the end; never raises for what the service does."""
+    answer = Answer(number, tokens, started_at=time.monotonic())
+    last = answer.started_at
+    try:
+        request = client.stream(
+            "POST", "/v1/chat/completions", json=question(number, service.model, tokens)
+        )
+        async with request as response:
+            if response.status_code != 200:
+                body = (await response.aread()).decode(errors="replace")
+                answer.error = f"HTTP {response.status_code}: {body[:200]}"
+                return answer
+            async for data in _data_lines(response):
+                now = time.monotonic()
+                if answer.ids:
+                    answer.longest_gap = max(answer.longest_gap, now - last)
+                last = now
+                _take(answer, data)
+        if not answer.finished and answer.error is None:
+            answer.error = "the stream ended without [DONE]"
+    except (httpx.HTTPError, ValueError) as error:
+        answer.error = f"{type(error).__name__}: {error}"[:200]
+    finally:
+        answer.ended_at = time.monotonic()
+    return answer
+
+
+class Load:
+    """`streams` callers that ask one question after the other until told to stop."""
+
+    def __init__(self, service: Service, streams: int, tokens: int) -> None:
+        self._service = service
+        self._streams = streams
+        self._tokens = tokens
+        self._stopping = False
+        self._number = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client = service.client()
+        self.answers: list[Answer] = []
+        self.running = 0
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._caller()) for _ in range(self._streams)]
+
+    async def _caller(self) -> None:
+        while not self._stopping:
+            self._number += 1
+            self.running += 1
+            try:
+                answer = await ask(self._client, self._service, self._number, self._tokens)
+            finally:
+                self.running -= 1
+            self.answers.append(answer)
+            if answer.failed:
+                await asyncio.sleep(0.5)  # a caller that was refused does not hammer the door
+
+    async def stop(self, deadline: float = 180.0) -> list[Answer]:
+        """Ask nothing new, wait for the answers that have begun, and return all of them."""
+        self._stopping = True
+        _, late = await asyncio.wait(self._tasks, timeout=deadline) if self._tasks else ((), ())
+        for task in late:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._client.aclose()
+        return self.answers
+
+
+async def misspelt(service: Service, answers: list[Answer]) -> int:
+    """How many answers have a text that is not what their ids spell."""
+    wrong = 0
+    async with service.client() as client:
+        for answer in answers:
+            if answer.failed or not answer.ids:
+                continue
+            reply = await client.post(
+                "/detokenize", json={"model": service.model, "tokens": answer.ids}
+            )
+            reply.raise_for_status()
+            # A character cut in half by max_tokens is withheld by the engine.
+            spelt = reply.json()["prompt"]
+            wrong += spelt.rstrip("\ufffd") != answer.text.rstrip("\ufffd")
+    return wrong

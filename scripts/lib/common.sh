@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# What every script needs: messages, errors with a mend, dry runs, locks. Sourced first.
+#
+# Exit codes: 0 done · 1 failed · 2 usage · 3 refused, nothing changed · 4 a check failed
+#             5 not running · 6 needs a confirmation · 7 another script runs · 130 interrupted
+
+shopt -s inherit_errexit
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+dry_run=''
+
+trap 'failed $? "${BASH_SOURCE[0]##*/}" "$LINENO" "$BASH_COMMAND"' ERR
+trap 'exit 130' INT TERM
+
+failed() {
+  # Only the program's name: arguments may hold what must not be in a log.
+  printf '%s:%s: %s failed (exit %s)\n' "$2" "$3" "${4%% *}" "$1" >&2
+}
+
+# usage: prints the comment at the script's head.
+usage() {
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//;/^[^#]*set -Eeuo/d;p}' "$0" | sed '/^set -Eeuo/d'
+}
+
+say() {
+  printf '%s\n' "$*"
+}
+
+warn() {
+  printf 'warning: %s\n' "$*" >&2
+}
+
+# die CODE WHAT FOUND FIX: what went wrong, what was found, how to mend it.
+die() {
+  trap - ERR
+  printf 'error: %s\n' "$2" >&2
+  [[ -n ${3:-} ]] && printf 'found: %s\n' "$3" >&2
+  [[ -n ${4:-} ]] && printf '  fix: %s\n' "$4" >&2
+  exit "$1"
+}
+
+# run COMMAND…: or only print it, in a dry run.
+run() {
+  if [[ -n $dry_run ]]; then
+    printf 'would run:'
+    printf ' %q' "$@"
+    printf '\n'
+  else
+    "$@"
+  fi
+}
+
+# step WHAT COMMAND…: says what is done and how many seconds it took; passes the command's failure on.
+step() {
+  local what=$1 began=$SECONDS
+  shift
+  printf '· %s … ' "$what" >&2
+  if "$@"; then
+    printf '%s s\n' $((SECONDS - began)) >&2
+  else
+    local code=$?
+    printf 'failed after %s s\n' $((SECONDS - began)) >&2
+    return "$code"
+  fi
+}
+
+# take_lock NAME: until this script ends; nobody else works under the same name meanwhile.
+take_lock() {
+  local folder=${TRY_DIR:-$root/.locks}
+  mkdir -p "$folder"
+  exec {lock_handle}>"$folder/$1.lock"
+  flock --nonblock "$lock_handle" ||
+    die 7 "another script works on this instance" "$folder/$1.lock is held" "wait for its end"
+}

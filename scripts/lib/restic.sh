@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# The backup's target and its password. Sourced; needs lib/common.sh, lib/secrets.sh.
+#
+# BACKUP_TARGET is any address that restic understands (a folder, sftp:, s3:, rest:, …); the
+# credentials of object stores come from the environment, as restic documents them.
+
+# use_target ADDRESS: for all restic calls that follow.
+use_target() {
+  local target=${1:-${BACKUP_TARGET:-}}
+  [[ -n $target ]] || target=$(sed -n 's/^BACKUP_TARGET=//p' "${root:?}/.env" 2>/dev/null | tail -n 1)
+  command -v restic >/dev/null || die 4 "restic is missing" "" "sudo apt-get install restic"
+  [[ -n $target ]] || die 2 "no target for backups" "BACKUP_TARGET is empty" "BACKUP_TARGET=/mnt/backup in .env, or --target"
+  export RESTIC_REPOSITORY=$target
+  if [[ -z ${RESTIC_PASSWORD_FILE:-} ]]; then
+    export RESTIC_PASSWORD_FILE=$secrets_dir/restic_password
+  fi
+  [[ -s $RESTIC_PASSWORD_FILE ]] ||
+    die 4 "the backup's password is missing" "$(basename -- "$RESTIC_PASSWORD_FILE")" \
+      "scripts/setup.sh makes one; for a restore, put back the one you keep elsewhere (RESTIC_PASSWORD_FILE)"
+}

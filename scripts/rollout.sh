@@ -1,0 +1,204 @@
+#!/usr/bin/env bash
+# Replace the parts one at a time, under load, without losing an answer.
+#
+# Usage: scripts/rollout.sh [ENGINE…] [options]       the engines (both, when none is named)
+#        scripts/rollout.sh --gateway [options]       the gateways
+#
+#   --image TAG       the engines' new image (compose)
+#   --profile NAME    the engines' new profile, a file in vllm/profiles/ (compose)
+#   --seconds N       how long a new engine may take to load (900)
+#   --dry-run         print the plan, change nothing
+#
+# Each engine: drain, wait until nothing runs there, recreate, wait until it answers, compare its
+# answers with the other engine's, undrain. A failure puts the old image and profile back. Never
+# fewer than one healthy engine; refuses to begin unless all are healthy.
+#
+# Exit: 0 done · 1 failed, the old state is back where possible · 2 usage
+#       3 refused, nothing changed · 5 not running · 7 another script works on this instance
+set -Eeuo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
+
+image='' profile='' load_seconds=900 parts=()
+what=engines
+idle_seconds=150
+healthy_seconds=90
+
+main() {
+  parse "$@"
+  find_instance
+  check_options
+  require_all_healthy
+  print_plan
+  [[ -n ${dry_run:-} ]] && exit 0
+  take_lock operate
+  local part
+  for part in "${parts[@]}"; do
+    if [[ $what == gateways ]]; then roll_gateway "$part"; else roll_engine "$part"; fi
+  done
+  [[ $what == engines ]] && keep_settings
+  say "done: ${parts[*]}"
+}
+
+parse() {
+  while (($#)); do
+    case $1 in
+      --gateway | --gateways) what=gateways ;;
+      --image) image=${2:?--image needs a tag}; shift ;;
+      --profile) profile=${2:?--profile needs a name}; shift ;;
+      --seconds) load_seconds=${2:?--seconds needs a number}; shift ;;
+      --dry-run) dry_run=1 ;;
+      --help | -h) usage; exit 0 ;;
+      -*) die 2 "unknown option: $1" "" "scripts/rollout.sh --help" ;;
+      *) is_engine "$1" || die 2 "no such engine: $1" "engines: ${engines[*]}" "scripts/rollout.sh --help"
+         parts+=("$1") ;;
+    esac
+    shift
+  done
+  [[ $load_seconds =~ ^[0-9]+$ ]] || die 2 "--seconds must be a number" "$load_seconds" "--seconds 900"
+  if [[ $what == gateways ]]; then
+    parts=("${gateways[@]}")
+  elif ((${#parts[@]} == 0)); then
+    parts=("${engines[@]}")
+  fi
+}
+
+check_options() {
+  [[ -z $image$profile ]] && return
+  [[ $what == engines ]] ||
+    die 2 "--image and --profile are for engines" "--gateway was given" "build with: docker compose build"
+  [[ $mode == compose ]] ||
+    die 2 "--image and --profile need compose" "a try instance runs" "leave them out"
+  if [[ -n $profile ]]; then
+    [[ $profile == *.yaml ]] || profile+=.yaml
+    [[ -f $root/vllm/profiles/$profile ]] ||
+      die 2 "no such profile: $profile" "$(cd "$root/vllm/profiles" && echo *.yaml)" "--profile qwen2.5-7b"
+  fi
+  if [[ -n $image ]] && ! docker image inspect "$image" >/dev/null 2>&1; then
+    die 3 "the image is not on this machine: $image" "" "docker pull $image"
+  fi
+}
+
+require_all_healthy() {
+  local gateway engine
+  for gateway in "${gateways[@]}"; do
+    part_pid "$gateway" >/dev/null ||
+      die 3 "$gateway does not run" "a rollout needs both gateways" "./scripts/status.sh"
+    for engine in "${engines[@]}"; do
+      in_gateway "$gateway" gateway.rollout_check wait "$engine" healthy --seconds 5 ||
+        die 3 "$engine is not healthy" "as $gateway sees it" "./scripts/engine.sh status"
+    done
+  done
+}
+
+print_plan() {
+  say "plan: replace ${parts[*]}, one after the other${image:+, image $image}${profile:+, profile $profile}"
+}
+
+# ---- engines ------------------------------------------------------------------------------------
+
+roll_engine() {
+  local engine=$1 complaint
+  other_is_healthy "$engine" || die 1 "the other engine is not healthy" "$engine was not touched" "./scripts/engine.sh status"
+  step "$engine: drain" in_gateway "$(some_gateway)" gateway.admin drain "$engine"
+  # From here on a failure must not leave the engine drained for a day.
+  trap 'undrain_after_failure "$engine"' EXIT
+  if ! complaint=$(renew "$engine"); then
+    put_back "$engine" "$complaint"
+  fi
+  step "$engine: undrain" in_gateway "$(some_gateway)" gateway.admin undrain "$engine"
+  trap - EXIT
+  everywhere "$engine" healthy "$healthy_seconds" ||
+    die 1 "$engine got no work again" "within $healthy_seconds s" "./scripts/engine.sh status"
+}
+
+# Prints what went wrong, and fails, when the new engine is not fit.
+renew() {
+  local engine=$1
+  everywhere "$engine" idle "$idle_seconds" 2>&1 || return 1
+  step "$engine: recreate" new_settings recreate "$engine" >&2
+  sleep 2 # the gateways look once a second: the old process must be seen to be gone
+  step "$engine: wait until it answers" everywhere "$engine" alive "$load_seconds" >&2 || {
+    echo "it did not answer within $load_seconds s"
+    return 1
+  }
+  in_gateway "$(some_gateway)" gateway.rollout_check canary "$engine" --against "$(other_engine "$engine")" 2>&1
+}
+
+# The image and profile of this rollout, for one command only: .env still has the old ones.
+new_settings() {
+  local -a chosen=()
+  [[ -n $image ]] && chosen+=("VLLM_IMAGE=$image" "VLLM_IMAGE_CPU=$image")
+  [[ -n $profile ]] && chosen+=("VLLM_PROFILE=$profile" "VLLM_PROFILE_CPU=$profile")
+  (
+    ((${#chosen[@]})) && export "${chosen[@]}"
+    "$@"
+  )
+}
+
+put_back() {
+  local engine=$1 complaint=$2
+  warn "$engine is not fit: $complaint"
+  if [[ -n $image$profile ]]; then
+    step "$engine: put the old settings back" recreate "$engine"
+    everywhere "$engine" alive "$load_seconds" || true
+  fi
+  in_gateway "$(some_gateway)" gateway.admin undrain "$engine" || true
+  trap - EXIT
+  die 1 "$engine could not be replaced" "$complaint" "./scripts/status.sh; the other engine serves"
+}
+
+undrain_after_failure() {
+  in_gateway "$(some_gateway)" gateway.admin undrain "$1" || true
+}
+
+other_is_healthy() {
+  everywhere "$(other_engine "$1")" healthy 10
+}
+
+# everywhere ENGINE STATE SECONDS: until both gateways see it so.
+everywhere() {
+  local gateway
+  for gateway in "${gateways[@]}"; do
+    in_gateway "$gateway" gateway.rollout_check wait "$1" "$2" --seconds "$3" || return 1
+  done
+}
+
+# Only now, with every engine replaced and fit, does .env name what runs.
+keep_settings() {
+  [[ -n $image ]] && set_setting "$(setting VLLM_IMAGE)" "$image"
+  [[ -n $profile ]] && set_setting "$(setting VLLM_PROFILE)" "$profile"
+  return 0
+}
+
+setting() {
+  if grep -q '^COMPOSE_FILE=.*compose\.cpu\.yaml' "$root/.env" 2>/dev/null; then
+    printf '%s_CPU\n' "$1"
+  else
+    printf '%s\n' "$1"
+  fi
+}
+
+set_setting() {
+  local name=$1 value=$2
+  cp -p "$root/.env" "$root/.env.previous"
+  { grep -v "^$name=" "$root/.env.previous"; printf '%s=%s\n' "$name" "$value"; } >"$root/.env.partial"
+  mv "$root/.env.partial" "$root/.env"
+}
+
+# ---- gateways -----------------------------------------------------------------------------------
+
+roll_gateway() {
+  local gateway=$1 engine
+  step "$gateway: recreate (its answers end or move first)" recreate "$gateway"
+  for _ in {1..120}; do
+    part_pid "$gateway" >/dev/null && break
+    sleep 0.5
+  done
+  for engine in "${engines[@]}"; do
+    in_gateway "$gateway" gateway.rollout_check wait "$engine" healthy --seconds "$healthy_seconds" ||
+      die 1 "$gateway does not see $engine healthy" "" "./scripts/status.sh; the other gateway serves"
+  done
+}
+
+main "$@"
