@@ -7,15 +7,12 @@ on purpose: the page has to send them back as they came.
 
 import asyncio
 import json
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -68,12 +65,15 @@ class FakeTurn:
 class FakeGateway:
     def __init__(self, dist: Path) -> None:
         self.dist = dist
+        self.turns: dict[str, FakeTurn] = {}
         self.reset()
 
     def reset(self) -> None:
+        for turn in self.turns.values():
+            turn.stopped = True
         self.replies: list[Reply] = []
         self.sessions: dict[str, dict[str, Any]] = {}
-        self.turns: dict[str, FakeTurn] = {}
+        self.turns = {}
         self.asked: list[dict[str, Any]] = []
         self.reattached: list[str | None] = []
         self.stops: list[str] = []
@@ -98,6 +98,8 @@ class FakeGateway:
         return found
 
     def save(self, session: str, turn: str, prompt: str, answer: str, finish: str) -> None:
+        if session not in self.sessions:  # deleted meanwhile, or the test is over
+            return
         at = int(time.time())
         said = self.sessions[session]["messages"]
         said.append({"role": "user", "content": prompt, "created_at": at, "turn_id": turn})
@@ -277,24 +279,3 @@ def status(*states: str, ready: bool = True) -> dict[str, Any]:
     ]
     return {"model": "qwen2.5-7b-instruct", "context_length": 32768, "ready": ready,
             "engines": engines, "queue_depth": 0, "ttft_p50_seconds": 0.58}  # fmt: skip
-
-
-class Running:
-    """The fake on a free port, in a thread of its own."""
-
-    def __init__(self, gateway: FakeGateway) -> None:
-        self.gateway = gateway
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            gateway.app(), log_level="error", ws="none", lifespan="off",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(15)
-        self.socket.close()

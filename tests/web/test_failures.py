@@ -62,7 +62,7 @@ def test_says_what_happened_and_retry_works(
 def test_counts_down_and_sends_again(
     page: Page, fake: FakeGateway, status_code: int, says: str
 ) -> None:
-    fake.replies = [Reply(status=status_code, code="overloaded", retry_after=3)]
+    fake.replies = [Reply(status=status_code, code="overloaded", retry_after=6)]
     ask(page, "问题")
     expect(page.locator(".card")).to_contain_text(says)
     expect(page.locator(".countdown")).to_contain_text("秒后自动重新发送")
@@ -125,14 +125,15 @@ def test_reattaches_where_the_connection_was_lost(page: Page, fake: FakeGateway)
     fake.replies = [Reply(pieces=["一", "二", "三", "四"], hold_after=2)]
     ask(page, "数数")
     expect(page.locator(".prose")).to_have_text("一二")
-    fake.refuse_events = 2
+    fake.refuse_events = 1_000
     fake.cut()
     expect(page.locator(".banner")).to_contain_text("连接中断，正在重新连接。")
+    fake.refuse_events = 0
     expect(page.locator(".banner")).to_be_hidden()
     fake.release()
     expect(page.locator(".prose")).to_have_text("一二三四")
     expect(page.locator(".endnote")).to_be_visible()
-    assert fake.reattached == ["e3x"] * 3
+    assert set(fake.reattached) == {"e3x"}
     assert len(fake.asked) == 1
 
 

@@ -1,6 +1,6 @@
 """The answer of a model is not to be trusted, and nothing leaves the server."""
 
-from conftest import ask
+from conftest import Opener, ask, signed_in
 from fake_gateway import FakeGateway, Reply
 from playwright.sync_api import Page, Request, expect
 
@@ -97,3 +97,15 @@ def test_a_selection_survives_the_growing_answer(page: Page, fake: FakeGateway) 
     fake.release()
     expect(page.locator(".prose")).to_contain_text("第二段继续完")
     assert page.evaluate("getSelection().toString()") == "第一段。"
+
+
+def test_text_is_readable_when_a_part_of_the_page_cannot_be_loaded(
+    new_page: Opener, fake: FakeGateway, page_url: str
+) -> None:
+    page = new_page()
+    page.route("**/assets/markdown-*.js", lambda route: route.abort())
+    fake.replies = [Reply(pieces=["**粗** <img src=x ", "onerror='window.hit=1'>"])]
+    signed_in(page, page_url, fake.key)
+    ask(page, "问题")
+    expect(page.locator(".prose")).to_have_text("**粗** <img src=x onerror='window.hit=1'>")
+    assert page.locator(".prose img").count() == 0

@@ -9,8 +9,9 @@ import { toast } from "../desk";
 import { language, t } from "../i18n";
 import type { Markdown } from "../markdown";
 
-/** Parser and sanitiser are half of the page's weight: they come after the first paint. */
-const parts = import("../markdown");
+/** Parser and sanitiser are half of the page's weight: they come after the first paint. If they
+ *  cannot be had, the text is shown as it is. */
+const parts = import("../markdown").catch(() => null);
 
 interface Shown {
   raw: string;
@@ -24,13 +25,17 @@ export function MarkdownText({ text }: { text: Signal<string> }) {
     let markdown: Markdown | null = null;
     let shown: Shown[] = [];
     let frame = 0;
+    let plain = false;
     const draw = (): void => {
       frame = 0;
-      if (place.current && markdown) shown = update(place.current, shown, markdown, text.peek());
+      if (!place.current) return;
+      if (markdown) shown = update(place.current, shown, markdown, text.peek());
+      else if (plain) place.current.textContent = text.peek();
     };
-    void parts.then(({ Markdown }) => {
-      markdown = new Markdown({ image: t("imageNotLoaded") });
+    void parts.then((found) => {
       place.current?.replaceChildren();
+      plain = found === null;
+      markdown = found && new found.Markdown({ image: t("imageNotLoaded") });
       draw();
     });
     const end = text.subscribe(() => (frame ||= requestAnimationFrame(draw)));
@@ -85,8 +90,9 @@ function frameCode(pre: HTMLElement, named: string): void {
 async function colour(node: HTMLElement, language: string): Promise<void> {
   const code = node.querySelector("pre code");
   if (!code || !language) return;
-  const { coloured } = await import("../highlight");
-  const fragment = coloured(code.textContent ?? "", language.toLowerCase());
+  // Without it (the server is away, or has a newer page by now) the code is as readable.
+  const colours = await import("../highlight").catch(() => null);
+  const fragment = colours?.coloured(code.textContent ?? "", language.toLowerCase());
   if (fragment) code.replaceChildren(fragment);
 }
 
