@@ -24,7 +24,7 @@ main() {
   if [[ ${1:-} != --list ]]; then
     find_instance
     take_lock operate
-    export TANDEM_MODE=$mode
+    export TANDEM_MODE=$mode TANDEM_LOCK_HELD=operate
   fi
   "$python" -m scripts.chaos "$@"
 }

@@ -85,7 +85,9 @@ def question(number: int, model: str, tokens: int) -> dict[str, Any]:
     """A request whose answer has exactly `tokens` tokens, greedy, with ids and usage."""
     return {
         "model": model,
-        "messages": [{"role": "user", "content": f"Question {number}: tell a long story. 讲个故事"}],
+        "messages": [
+            {"role": "user", "content": f"Question {number}: tell a long story. 讲个故事"}
+        ],
         "max_tokens": tokens,
         "temperature": 0,
         "ignore_eos": True,
@@ -123,15 +125,12 @@ def _take(answer: Answer, data: str) -> None:
         answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
 
 
-async def ask(client: httpx.AsyncClient, service: Service, number: int, tokens: int) -> Answer:
+async def ask(client: httpx.AsyncClient, asked: dict[str, Any]) -> Answer:
     """Ask one question and read its answer to the end; never raises for what the service does."""
-    answer = Answer(number, tokens, started_at=time.monotonic())
+    answer = Answer(asked["seed"], asked["max_tokens"], started_at=time.monotonic())
     last = answer.started_at
     try:
-        request = client.stream(
-            "POST", "/v1/chat/completions", json=question(number, service.model, tokens)
-        )
-        async with request as response:
+        async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
             if response.status_code != 200:
                 body = (await response.aread()).decode(errors="replace")
                 answer.error = f"HTTP {response.status_code}: {body[:200]}"
@@ -168,12 +167,15 @@ class Load:
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._caller()) for _ in range(self._streams)]
 
+    def question(self, number: int) -> dict[str, Any]:
+        return question(number, self._service.model, self._tokens)
+
     async def _caller(self) -> None:
         while not self._stopping:
             self._number += 1
             self.running += 1
             try:
-                answer = await ask(self._client, self._service, self._number, self._tokens)
+                answer = await ask(self._client, self.question(self._number))
             finally:
                 self.running -= 1
             self.answers.append(answer)

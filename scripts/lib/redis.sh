@@ -14,7 +14,7 @@ redis() {
       redis-cli -p "$(redis_port)" "$@"
   else
     # shellcheck disable=SC2016 # expanded in the container
-    "${compose[@]}" exec -T redis sh -c \
+    "${compose[@]:?}" exec -T redis sh -c \
       'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" exec redis-cli "$@"' redis "$@"
   fi
 }

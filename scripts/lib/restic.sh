@@ -12,7 +12,7 @@ use_target() {
   [[ -n $target ]] || die 2 "no target for backups" "BACKUP_TARGET is empty" "BACKUP_TARGET=/mnt/backup in .env, or --target"
   export RESTIC_REPOSITORY=$target
   if [[ -z ${RESTIC_PASSWORD_FILE:-} ]]; then
-    export RESTIC_PASSWORD_FILE=$secrets_dir/restic_password
+    export RESTIC_PASSWORD_FILE=${secrets_dir:?}/restic_password
   fi
   [[ -s $RESTIC_PASSWORD_FILE ]] ||
     die 4 "the backup's password is missing" "$(basename -- "$RESTIC_PASSWORD_FILE")" \

@@ -1,0 +1,82 @@
+"""What a fault cost the callers, as one row, and the table of all rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.chaos.load import Answer
+
+HEAD = (
+    "fault", "what is done", "answers", "moved", "failed", "truncated", "doubled", "misspelt",
+    "longest gap s", "healed after s",
+)  # fmt: skip
+BLOCK = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Row:
+    fault: str
+    what: str
+    answers: int
+    moved: int
+    failed: int
+    truncated: int
+    doubled: int
+    misspelt: int
+    longest_gap: float
+    healed: float | None
+    complaints: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> int:
+        return self.failed + self.truncated + self.doubled + self.misspelt
+
+    def cells(self) -> list[str]:
+        healed = "no" if self.healed is None else f"{self.healed:.0f}"
+        counts = (
+            self.answers,
+            self.moved,
+            self.failed,
+            self.truncated,
+            self.doubled,
+            self.misspelt,
+        )
+        return [
+            self.fault, self.what, *(str(n) for n in counts), f"{self.longest_gap:.1f}", healed,
+        ]  # fmt: skip
+
+
+def row(fault: str, what: str, answers: list[Answer], misspelt: int, healed: float | None) -> Row:
+    """Count what the callers of these answers saw."""
+    told = dict.fromkeys(one.error for one in answers if one.error)
+    return Row(
+        fault,
+        what,
+        len(answers),
+        sum(one.failovers > 0 for one in answers),
+        sum(one.failed for one in answers),
+        sum(one.truncated or one.miscounted for one in answers if not one.failed),
+        sum(one.surplus > 0 for one in answers),
+        misspelt,
+        max((one.longest_gap for one in answers), default=0.0),
+        healed,
+        tuple(str(text) for text in told)[:5],
+    )
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(one.cells()) + " |" for one in rows]
+    return "\n".join(lines)
+
+
+def write_readmes(root: Path, text: str) -> None:
+    """Replace what stands between the marks in both READMEs; a missing mark is an error."""
+    for name in ("README.md", "README.zh-CN.md"):
+        readme = root / name
+        content = readme.read_text()
+        if not BLOCK.search(content):
+            raise SystemExit(f"{name} has no «chaos» block: put its two marks back")
+        readme.write_text(BLOCK.sub(lambda m: f"{m[1]}{text}\n{m[2]}", content))
