@@ -96,7 +96,7 @@ class FakeGateway:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must become true."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- another process decides
             await asyncio.sleep(0.01)
 
 
@@ -166,7 +166,7 @@ class Door:
         await self.a.start()
         await self.b.start()
         conf = self.configuration / "nginx.conf"
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: ASYNC220 -- a fork, no wait
             ["nginx", "-p", self.configuration, "-c", conf, "-g", "daemon off;"],
             env={"PATH": PATH},
         )
