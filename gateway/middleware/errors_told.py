@@ -42,7 +42,14 @@ class ErrorsTold:
             if not line.response_started:
                 await tell(send, error, closing=self._lifecycle.stopping)
         except asyncio.CancelledError:
-            raise
+            if not self._lifecycle.out_of_time or line.response_started:
+                raise
+            # It waited, and nothing of an answer was sent: the other gateway can do it.
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            line.route, line.outcome = "sent_on", "ok"
+            await tell(send, _elsewhere(), closing=True)
         except Exception:
             log.exception("a request failed", extra={"request_id": line.request_id})
             line.outcome = "internal_error"

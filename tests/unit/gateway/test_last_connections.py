@@ -95,6 +95,20 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error(
     assert parts.metrics.registry.get_sample_value("gateway_requests_total", aborted) == 1
 
 
+async def test_a_request_that_still_waits_is_sent_on(parts: Parts, relay: ScriptedRelay) -> None:
+    relay.items, relay.hold = [], asyncio.Event()
+    async with running(parts, 0.1) as gateway, gateway.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json=BODY))
+        async with asyncio.timeout(30):
+            while not relay.calls:  # noqa: ASYNC110 - the relay is a plain list of calls
+                await asyncio.sleep(0.01)
+            gateway.server.handle_exit(15, None)
+            response = await asking
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "gateway_stopping"
+        assert response.headers["x-tandem-retry"] == "other-gateway"
+
+
 async def test_a_client_that_vanishes_frees_its_engine(parts: Parts, relay: ScriptedRelay) -> None:
     relay.hold = asyncio.Event()
     async with running(parts, 1) as gateway:
