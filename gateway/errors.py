@@ -184,6 +184,8 @@ _BY_STATUS: dict[int, type[TandemError]] = {
 }
 _ADDRESS = re.compile(r"\b(?:https?://\S+|(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\S+:\d{2,5}\b)")
 _TOO_LONG = re.compile(r"maximum context length|longer than the maximum model length|max_model_len")
+# From here on pydantic quotes what the caller sent.
+_QUOTED = re.compile(r",?\s*['\"]?(?:input['\"]\s*:|input_value=)")
 _MESSAGE_BYTES = 2000
 
 
@@ -233,5 +235,5 @@ def _cleaned(message: Any) -> str | None:
     """Without addresses and stacks, and of bounded length."""
     if not isinstance(message, str) or not message.strip():
         return None
-    line = message.partition("Traceback")[0].strip()[:_MESSAGE_BYTES]
+    line = _QUOTED.split(message.partition("Traceback")[0], 1)[0].strip()[:_MESSAGE_BYTES]
     return _ADDRESS.sub("(address)", line) or None

@@ -93,6 +93,8 @@ def test_metrics_have_their_names_and_labels() -> None:
         (500, b'{"message": "at 10.0.0.1:8000 Traceback"}',
          lambda e: e.status == 502 and "10.0" not in e.message),
         (400, b'{"message": "see http://vllm-a:8000/x"}', lambda e: "vllm-a" not in e.message),
+        (400, b'{"message": "[{\'msg\': \'no integer\', \'input\': \'SECRET\'}]"}',
+         lambda e: "no integer" in e.message and "SECRET" not in e.message),
         (503, b"<html>", lambda e: e.status == 503 and e.retry_after is not None),
         (404, b"[]", lambda e: e.status == 404),
     ],
