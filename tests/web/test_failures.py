@@ -137,12 +137,16 @@ def test_reattaches_where_the_connection_was_lost(page: Page, fake: FakeGateway)
     assert len(fake.asked) == 1
 
 
-def test_goes_on_after_the_browser_was_offline(page: Page, fake: FakeGateway) -> None:
+def test_goes_on_after_minutes_without_a_network(page: Page, fake: FakeGateway) -> None:
+    page.clock.install()
     fake.replies = [Reply(pieces=["一", "二", "三"], hold_after=1)]
     ask(page, "数数")
     expect(page.locator(".prose")).to_have_text("一")
     page.context.set_offline(True)
     expect(page.locator(".banner")).to_contain_text("当前处于离线状态。")
+    page.clock.fast_forward("10:00")
+    expect(page.locator(".banner")).to_contain_text("当前处于离线状态。")
+    expect(page.locator(".card")).to_have_count(0)
     fake.release()
     page.context.set_offline(False)
     expect(page.locator(".prose")).to_have_text("一二三")
