@@ -49,18 +49,14 @@ run() {
   fi
 }
 
-# step WHAT COMMAND…: says what is done and how many seconds it took; passes the command's failure on.
+# step WHAT COMMAND…: says what is done and how many seconds it took. Not behind `if` or `||`: there
+# bash would go on after a failure inside the command.
 step() {
   local what=$1 began=$SECONDS
   shift
   printf '· %s … ' "$what" >&2
-  if "$@"; then
-    printf '%s s\n' $((SECONDS - began)) >&2
-  else
-    local code=$?
-    printf 'failed after %s s\n' $((SECONDS - began)) >&2
-    return "$code"
-  fi
+  "$@"
+  printf '%s s\n' $((SECONDS - began)) >&2
 }
 
 # take_lock NAME: until this script ends; nobody else works under the same name meanwhile.
