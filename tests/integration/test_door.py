@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tests.integration.door_gateways import (
     FakeGateway,
     answer,
     nginx_is_here,
-    say_who,
     until,
 )
 
@@ -239,74 +237,6 @@ async def test_a_gateway_that_came_back_is_found_although_it_failed_before(door:
     assert (await door.client.get("/v1/models")).json() == {"gateway": "a"}
 
 
-async def stream_in_steps(steps: asyncio.Queue[bytes | None], writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
-    writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
-    while (step := await steps.get()) is not None:
-        writer.write(b"%x\r\n%s\r\n" % (len(step), step))
-        await writer.drain()
-    writer.write(b"0\r\n\r\n")
-
-
-def streaming(door: Door) -> asyncio.Queue[bytes | None]:
-    """Both gateways stream what is put into this queue; None ends the stream."""
-    steps: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def script(_: FakeGateway, __: Asked, writer: asyncio.StreamWriter) -> None:
-        await stream_in_steps(steps, writer)
-
-    door.script(script)
-    return steps
-
-
-async def test_each_event_passes_at_once(door: Door) -> None:
-    steps = streaming(door)
-    async with door.client.stream("POST", COMPLETIONS, json={}) as response:
-        chunks = response.aiter_raw()
-        for number in range(5):
-            event = b"data: %d\n\n" % number
-            steps.put_nowait(event)
-            # The next one is made only after this one has arrived.
-            assert await asyncio.wait_for(anext(chunks), 30) == event
-        steps.put_nowait(None)
-        assert [chunk async for chunk in chunks] == []
-
-
-async def test_a_reload_leaves_running_answers_alone(door: Door) -> None:
-    steps = streaming(door)
-    async with door.client.stream("POST", COMPLETIONS, json={}) as response:
-        chunks = response.aiter_raw()
-        steps.put_nowait(b"data: before\n\n")
-        assert await anext(chunks) == b"data: before\n\n"
-        (door.folder / "page" / "index.html").write_text("new")
-        door.process.send_signal(signal.SIGHUP)
-        async with httpx.AsyncClient(base_url=door.url, verify=door.tls, timeout=30) as second:
-            assert (await second.get("/")).text == "new"
-        steps.put_nowait(b"data: after\n\n")
-        steps.put_nowait(None)
-        assert b"".join([chunk async for chunk in chunks]) == b"data: after\n\n"
-
-
-async def test_a_client_that_leaves_is_noticed_by_the_gateway(door: Door) -> None:
-    gone = asyncio.Event()
-
-    async def endless(_: FakeGateway, __: Asked, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"data: x\n\n")
-                await writer.drain()
-                await asyncio.sleep(0.02)
-        except ConnectionError:
-            gone.set()
-            raise
-
-    door.script(endless)
-    async with door.client.stream("POST", COMPLETIONS, json={}) as response:
-        await anext(response.aiter_raw())
-    await asyncio.wait_for(gone.wait(), 30)
-
-
 async def test_what_a_client_claims_about_itself_goes_no_further(door: Door) -> None:
     claims = {"X-Forwarded-For": "6.6.6.6", "X-Request-ID": "mine", "X-Real-IP": "6.6.6.6"}
     await door.client.get("/v1/models", headers={**claims, "Forwarded": "for=6.6.6.6"})
@@ -362,20 +292,3 @@ async def test_clear_text_is_sent_to_https(door: Door) -> None:
     assert response.status_code == 308
     assert response.headers["location"] == f"{door.url}/v1/chat?a=1"
     assert door.asked == []
-
-
-async def test_one_address_cannot_take_every_connection(tmp_path: Path) -> None:
-    async with Door(tmp_path, connections=2) as door:
-        steps = streaming(door)
-        async with (
-            door.client.stream("POST", COMPLETIONS, json={}) as first,
-            door.client.stream("POST", COMPLETIONS, json={}) as second,
-        ):
-            assert (first.status_code, second.status_code) == (200, 200)
-            refused = await door.client.post(COMPLETIONS, json={})
-            assert refused.status_code == 429
-            assert error_of(refused)["type"] == "rate_limit_error"
-            assert int(refused.headers["retry-after"]) >= 1
-            steps.put_nowait(None)
-            steps.put_nowait(None)
-        door.script(say_who)
