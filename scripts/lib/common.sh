@@ -18,7 +18,7 @@ failed() {
 
 # usage: prints the comment at the script's head.
 usage() {
-  sed -n '2,/^[^#]/{s/^# \{0,1\}//;/^[^#]*set -Eeuo/d;p}' "$0" | sed '/^set -Eeuo/d'
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//;/^[^#]*set -Eeuo/d;p}' "$0" | sed '/^set -Eeuo/d;/^shellcheck /d'
 }
 
 say() {
@@ -49,14 +49,17 @@ run() {
   fi
 }
 
-# step WHAT COMMAND…: says what is done and how many seconds it took. Not behind `if` or `||`: there
-# bash would go on after a failure inside the command.
+# step WHAT COMMAND…: says what is done and how many seconds it took; passes a failure on. Behind `||`
+# bash would go on after a failure inside the command, so only simple commands belong there.
 step() {
   local what=$1 began=$SECONDS
   shift
   printf '· %s … ' "$what" >&2
   "$@"
+  local code=$?
+  ((code == 0)) || printf 'failed after ' >&2
   printf '%s s\n' $((SECONDS - began)) >&2
+  return "$code"
 }
 
 # take_lock NAME: until this script ends; nobody else works under the same name meanwhile.

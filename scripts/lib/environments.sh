@@ -12,7 +12,7 @@ environment() {
     if [[ ! -f $folder/.complete ]]; then
       rm -rf "$folder"
       python3 -m venv "$folder" >&2
-      "$folder/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps \
+      "$folder/bin/pip" install -qq --disable-pip-version-check --require-hashes --no-deps \
         --requirement "$lock" >&2
       touch "$folder/.complete"
     fi

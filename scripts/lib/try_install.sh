@@ -38,7 +38,7 @@ make_engine_environment() {
     [[ -f $folder/.complete ]] && exit 0
     rm -rf "$folder"
     python3 -m venv "$folder"
-    local pip=("$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+    local pip=("$folder/bin/pip" install -qq --disable-pip-version-check --no-deps)
     "${pip[@]}" --requirement "$torch"
     "${pip[@]}" --require-hashes --requirement "$lock"
     "$vllm_python" -c 'import torch' || die 1 "torch does not start" "$("${pip[0]}" freeze | grep ^torch)" \
