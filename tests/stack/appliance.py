@@ -15,7 +15,7 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,15 @@ def find_vllm() -> Path:
     """The virtual environment that has vLLM: the one that try mode made, or TANDEM_VLLM_VENV."""
     cache = Path(os.environ.get("TANDEM_CACHE") or Path.home() / ".cache" / "tandem")
     named = os.environ.get("TANDEM_VLLM_VENV")
-    candidates = [Path(named)] if named else sorted(cache.glob("*/bin/python"))
-    for candidate in candidates:
-        venv = candidate if named else candidate.parents[1]
+    candidates = [Path(named)] if named else newest_first(cache.glob("vllm-*"))
+    for venv in candidates:
         if list(venv.glob("lib/python3*/site-packages/vllm/__init__.py")):
             return venv
     raise EngineUnavailable("no environment with vLLM: run ./scripts/try.sh once")
+
+
+def newest_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def home_of(venv: Path) -> Path:
@@ -202,8 +205,8 @@ class Appliance:
         (self.folder / "secrets" / "api_keys").write_text(f"tests {digest}\n")
         self._make_certificate(self.folder / "certificates")
         self._make_page(self.folder / "page/web/dist")
-        maker = [sys.executable, str(ROOT / "vllm/tiny_model.py"), str(self.folder / "model")]
-        maker[0] = str(Path(self.environment["STACK_VENV"]) / "bin/python")
+        python = str(Path(self.environment["STACK_VENV"]) / "bin/python")
+        maker = [python, str(ROOT / "vllm/tiny_model.py"), str(self.folder / "model")]
         subprocess.run(maker, check=True, capture_output=True, timeout=300)
 
     def _make_certificate(self, folder: Path) -> None:
