@@ -1,0 +1,101 @@
+"""The engine's processes as one group: started, stopped and killed together.
+
+Owns: that no worker outlives its engine, nor an engine the script that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+GONE_SECONDS = 10.0
+
+
+def members(group: int) -> list[int]:
+    """Living processes of the group, zombies left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # After the name in brackets, which may hold anything: state, parent, group.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        if len(fields) > 2 and int(fields[2]) == group and fields[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+def kill_group(group: int) -> bool:
+    """SIGKILL to all of it; whether it was gone in time."""
+    end = time.monotonic() + GONE_SECONDS
+    while members(group):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def kill_leftovers(file: Path, say: Callable[[str], None]) -> None:
+    """The group of an earlier life, whose starter was killed before it could clean up."""
+    try:
+        group, started = (int(part) for part in file.read_text().split())
+    except (OSError, ValueError):
+        return
+    if any(_started(pid) >= started for pid in members(group)):
+        say("an engine of an earlier start is still there and is killed")
+        kill_group(group)
+    file.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> int:
+    """Clock ticks from boot to the start of a process; -1 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+class Group:
+    """The API server and everything that it starts."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._leader = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.pid = self._leader.pid
+        self._mark = f"{self.pid} {_started(self.pid)}"
+
+    def remember(self, file: Path) -> None:
+        """So that the next life finds what this one could not kill."""
+        file.write_text(self._mark)
+
+    def ended(self) -> int | None:
+        """The leader's exit status once it ended; a signal's number is negative."""
+        return self._leader.poll()
+
+    def stop(self, patience: float) -> bool:
+        """SIGTERM to the API server alone: it ends its engine itself. False when it did not."""
+        self._leader.terminate()
+        try:
+            self._leader.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """Nothing of the group is left afterwards."""
+        kill_group(self.pid)
+        self._leader.wait(GONE_SECONDS)
