@@ -40,6 +40,7 @@ class Reply:
     finish: str = "stop"
     failovers: int = 0
     trimmed: int = 0
+    saved: bool = True
     stream_error: dict[str, Any] | None = None
     status: int = 200  # anything else: refused with this status before the stream
     code: str | None = None
@@ -78,6 +79,7 @@ class FakeGateway:
         self.reattached: list[str | None] = []
         self.stops: list[str] = []
         self.refuse_events = 0
+        self.refuse_stops = 0
         self.key = KEY
         self.status: dict[str, Any] = status()
         self.released = 0
@@ -145,7 +147,7 @@ class FakeGateway:
         turn.add(
             "done",
             {"turn_id": turn.id, "session_id": turn.session, "finish_reason": finish,
-             "usage": usage, "failovers": reply.failovers},
+             "usage": usage, "failovers": reply.failovers, "saved": reply.saved},
         )  # fmt: skip
 
     def stream(self, turn: FakeTurn, first: int) -> StreamingResponse:
@@ -181,7 +183,8 @@ class FakeGateway:
 
     async def stop(self, request: Request) -> Response:
         turn = self.turns.get(request.path_params["turn"])
-        if turn is None:
+        if turn is None or self.refuse_stops > 0:
+            self.refuse_stops -= 1
             return refusal(404, "turn_not_found", "There is no such turn.")
         self.stops.append(turn.id)
         turn.stopped = True

@@ -65,6 +65,22 @@ def test_escape_stops(page: Page, fake: FakeGateway) -> None:
     expect(page.locator(".note")).to_have_text("已停止。已生成的内容保留。")
 
 
+def test_a_stop_that_comes_before_the_question_is_sent_again(page: Page, fake: FakeGateway) -> None:
+    fake.refuse_stops = 2
+    fake.replies = [Reply(pieces=["开头", "结尾"], hold_after=1)]
+    ask(page, "问题")
+    expect(page.locator(".message.assistant .prose")).to_have_text("开头")
+    page.get_by_role("button", name="停止").click()
+    expect(page.locator(".note")).to_have_text("已停止。已生成的内容保留。")
+    assert len(fake.stops) == 1
+
+
+def test_says_that_an_answer_was_not_saved(page: Page, fake: FakeGateway) -> None:
+    fake.replies = [Reply(saved=False)]
+    ask(page, "问题")
+    expect(page.locator(".note")).to_have_text("这条回答未能保存，对话之后不会记得它。")
+
+
 def test_the_next_turn_stays_in_the_conversation(page: Page, fake: FakeGateway) -> None:
     ask(page, "第一问")
     expect(page.locator(".endnote")).to_have_count(1)

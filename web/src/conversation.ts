@@ -3,7 +3,7 @@
 import { type Signal, signal } from "@preact/signals";
 import type { Session, SessionMessage } from "./api";
 import { modelIsLoading } from "./health";
-import { api, surroundings } from "./network";
+import { api, pause, surroundings } from "./network";
 import { type Problem, problemOf } from "./problems";
 import { prefs } from "./prefs";
 import { forgetTurn, rememberTurn } from "./running";
@@ -29,6 +29,7 @@ export interface Facts {
   finish?: string | null;
   stopped?: boolean;
   incomplete?: boolean;
+  unsaved?: boolean;
   engine?: string;
   failovers?: number;
   trimmed?: number;
@@ -46,6 +47,7 @@ export interface Watcher {
 }
 
 const STOP_WITHIN_MS = 3_000;
+const STOP_AGAIN_MS = 300;
 /** A service that stays full is not asked for ever; a model that loads is waited for. */
 const RESENT_AT_MOST = 5;
 let keys = 0;
@@ -129,8 +131,15 @@ export class Conversation {
     answer.facts.value = { ...answer.facts.value, stopped: true };
     const { abort } = this;
     setTimeout(() => abort.abort(), STOP_WITHIN_MS);
-    // Where the stop cannot be delivered, letting go of the stream is all that is left.
-    await api.stop(ask.turnId).catch(() => abort.abort());
+    // The question may still be on its way: asked again until it is there to be stopped. Where the
+    // stop cannot be delivered, letting go of the stream is all that is left.
+    while (this.running.value === ask && !(await this.stopped(ask)))
+      await pause(STOP_AGAIN_MS, abort.signal);
+  }
+
+  private stopped(ask: Ask): Promise<boolean> {
+    if (this.abort.signal.aborted) return Promise.resolve(true);
+    return api.stop(ask.turnId).then(() => true, () => false);
   }
 
   private expectAnswer(ask: Ask): Entry {
@@ -241,6 +250,7 @@ function factsOf(done: TurnDone): Facts {
   return {
     finish: done.finish_reason,
     failovers: done.failovers ?? 0,
+    unsaved: done.saved === false,
     ...(done.engine ? { engine: done.engine } : {}),
     ...(done.usage?.completion_tokens ? { tokens: done.usage.completion_tokens } : {}),
   };

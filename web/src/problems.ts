@@ -28,6 +28,8 @@ export function problemOf(error: unknown, modelIsLoading: boolean): Problem {
 
 function ofStatus(error: ApiError, modelIsLoading: boolean): Problem {
   const { status, code, message: detail } = error;
+  if (code === "turn_lost" || code === "answer_tail_lost")
+    return problem("errForgotten", "errForgottenDo");
   if (code === "context_length_exceeded" || status === 413)
     return { ...problem("err413", "err413Do", "new"), detail };
   if (status === 400 || status === 422) return { ...problem("err400", "err400Do"), detail };

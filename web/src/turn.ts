@@ -24,6 +24,8 @@ export interface TurnDone {
   finish_reason: string | null;
   usage?: { prompt_tokens?: number; completion_tokens?: number } | null;
   failovers?: number;
+  /** false: the store was away, the conversation does not remember this turn. */
+  saved?: boolean;
   engine?: string;
 }
 

@@ -75,6 +75,7 @@ export const en = {
   goOn: "Continue",
   goOnText: "Please continue.",
   incomplete: "This answer is incomplete.",
+  unsaved: "This answer could not be saved: the conversation will not remember it.",
   emptyAnswer: "The model gave an empty answer.",
   copy: "Copy",
   copied: "Copied",

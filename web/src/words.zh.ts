@@ -77,6 +77,7 @@ export const zh: Record<keyof typeof en, string> = {
   goOn: "继续生成",
   goOnText: "请继续。",
   incomplete: "这条回答不完整。",
+  unsaved: "这条回答未能保存，对话之后不会记得它。",
   emptyAnswer: "模型给出了空的回答。",
   copy: "复制",
   copied: "已复制",

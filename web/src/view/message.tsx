@@ -86,6 +86,7 @@ const STOPPED = new Set(["stopped", "cancelled"]);
 function noteOf(entry: Entry, facts: Facts): string {
   if (facts.stopped || STOPPED.has(facts.finish ?? "")) return t("stopped");
   if (facts.finish === "length") return t("cutByLength");
+  if (facts.unsaved) return t("unsaved");
   if (facts.incomplete) return t("incomplete");
   return entry.text.value.trim() ? "" : t("emptyAnswer");
 }
