@@ -86,8 +86,9 @@ class Progress:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         stored: dict[str, Any] = json.loads(text)
-        arrays = {name: _unpacked(stored[name]) for name in _ARRAYS}
-        return cls(**{name: stored[name] for name in _PLAIN}, **arrays)
+        arrays: dict[str, Any] = {name: _unpacked(stored[name]) for name in _ARRAYS}
+        fields: dict[str, Any] = {name: stored[name] for name in _PLAIN}
+        return cls(**fields, **arrays)
 
 
 _PLAIN = ("seed", "id", "created", "model", "role_sent", "whole_low", "whole_high", "held")

@@ -76,6 +76,11 @@ class EngineResponse:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def waiting(self) -> bool:
+        """Somebody waits for bytes: the engine is the slow one, not the reader."""
+        return self._waiter is not None
+
     # The reader's side ---------------------------------------------------------------------
 
     async def head(self) -> None:
