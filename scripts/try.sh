@@ -52,7 +52,7 @@ main() {
 }
 
 check_base() {
-  [[ $base =~ ^[0-9]+$ ]] && ((base >= 1024 && base <= 65000)) ||
+  [[ $base =~ ^[0-9]{4,5}$ && $base -ge 1024 && $base -le 65000 ]] ||
     die 2 "TRY_PORT_BASE cannot be used" "$base" "a number from 1024 to 65000"
 }
 

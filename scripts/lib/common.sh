@@ -62,6 +62,14 @@ step() {
   return "$code"
 }
 
+# quietly COMMAND…: one program, whose output is shown only when it fails.
+quietly() {
+  local output code=0
+  output=$("$@" 2>&1) || code=$?
+  ((code == 0)) || printf '%s\n' "$output" >&2
+  return "$code"
+}
+
 # take_lock NAME: until this script ends; nobody else works under the same name meanwhile.
 # A script that calls another one lends it its lock by TANDEM_LOCK_HELD.
 take_lock() {

@@ -39,8 +39,8 @@ make_engine_environment() {
     rm -rf "$folder"
     python3 -m venv "$folder"
     local pip=("$folder/bin/pip" install -qq --disable-pip-version-check --no-deps)
-    "${pip[@]}" --requirement "$torch"
-    "${pip[@]}" --require-hashes --requirement "$lock"
+    quietly "${pip[@]}" --requirement "$torch"
+    quietly "${pip[@]}" --require-hashes --requirement "$lock"
     "$vllm_python" -c 'import torch' || die 1 "torch does not start" "$("${pip[0]}" freeze | grep ^torch)" \
       "give pip the address of PyTorch's CPU wheels: PIP_EXTRA_INDEX_URL=… $0"
     touch "$folder/.complete"
@@ -61,8 +61,8 @@ make_page() {
       tar --extract --directory "$work"
     cd "$work" || exit
     PATH=$(node_folder):$PATH
-    npm ci --ignore-scripts --no-audit --no-fund --loglevel error
-    npm run --silent build -- --logLevel warn
+    quietly npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+    quietly npm run build
     rm -rf "$page"
     mv "$work/dist" "$page"
   ) 9>"$cache/page.lock" >&2
@@ -90,7 +90,7 @@ make_model() {
     flock 9
     [[ -f $model/.complete ]] && exit 0
     rm -rf "$model"
-    "$vllm_python" "$root/vllm/tiny_model.py" "$model"
+    quietly "$vllm_python" "$root/vllm/tiny_model.py" "$model"
     touch "$model/.complete"
   ) 9>"$cache/model.lock" >&2
 }

@@ -67,13 +67,13 @@ write_door() {
 # Prometheus is there where it is installed.
 write_prometheus() {
   has_prometheus || return 0
-  PROMETHEUS_GATEWAYS="127.0.0.1:$gateway_a_port 127.0.0.1:$gateway_b_port" \
-    PROMETHEUS_ENGINES="vllm-a=127.0.0.1:$vllm_a_port vllm-b=127.0.0.1:$vllm_b_port" \
-    "$root/monitoring/prometheus/render.sh" "$try_dir/prometheus"
+  PROM_GATEWAYS="gateway-a=127.0.0.1:$gateway_a_port gateway-b=127.0.0.1:$gateway_b_port" \
+    PROM_ENGINES="vllm-a=127.0.0.1:$vllm_a_port vllm-b=127.0.0.1:$vllm_b_port" \
+    PROM_SELF=127.0.0.1:$prometheus_port sh "$root/monitoring/prometheus/render.sh" "$try_dir/prometheus"
 }
 
 has_prometheus() {
-  [[ -x $root/monitoring/prometheus/render.sh ]] && command -v prometheus >/dev/null
+  command -v prometheus >/dev/null
 }
 
 write_supervisor() {
