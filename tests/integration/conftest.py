@@ -1,4 +1,4 @@
-"""The instance that the tests break and mend: the one that TANDEM_DIR names, or one of their own."""
+"""The instance that the tests break and mend: TANDEM_DIR names it, or they start one."""
 
 from __future__ import annotations
 
