@@ -64,7 +64,7 @@ has() {
 run_stage() {
   local stage=$1 began=$SECONDS code=0 verdict
   printf '\n==== %s ====\n' "$stage"
-  ("stage_$stage") &
+  (trap - ERR; "stage_$stage") &
   worker=$!
   wait "$worker" || code=$?
   worker=''

