@@ -4,7 +4,8 @@
 # Sets after find_instance: mode (compose or try), engines and gateways (arrays of names).
 # Needs lib/common.sh.
 
-compose=(docker compose --project-directory "${root:?}")
+# From Tandem's folder: COMPOSE_FILE in .env is meant from there.
+compose=(env --chdir="${root:?}" docker compose)
 try_dir="${TRY_DIR:-$root/.try}"
 mode="${TANDEM_MODE:-}"
 engines=(vllm-a vllm-b)
@@ -22,9 +23,11 @@ find_instance() {
   fi
 }
 
+# A number left by a crash may be somebody else's process by now, so its name counts, too.
 try_runs() {
   local pid
-  pid=$(cat "$try_dir/supervisord.pid" 2>/dev/null) && [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null
+  pid=$(cat "$try_dir/supervisord.pid" 2>/dev/null) && [[ -n $pid ]] &&
+    grep -qF supervisor.supervisord "/proc/$pid/cmdline" 2>/dev/null
 }
 
 compose_runs() {
@@ -51,10 +54,11 @@ part_pid() {
 
 # in_gateway NAME MODULE ARGS…: run one of the gateway's own commands where that gateway runs.
 in_gateway() {
-  local gateway=$1
+  local gateway=$1 pid
   shift
   if [[ $mode == try ]]; then
-    in_process "$(part_pid "$gateway")" -m "$@"
+    pid=$(part_pid "$gateway") || die 1 "$gateway does not run" "" "./scripts/status.sh"
+    in_process "$pid" -m "$@"
   else
     "${compose[@]}" exec -T "$gateway" python -m "$@"
   fi

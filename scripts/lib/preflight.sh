@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Checks the machine before anything is changed, and lists all problems at once. Sourced.
+# Checks the machine before anything is changed, and lists all problems at once. Sourced; needs
+# lib/weights.sh and read_setting.
 
 problems=()
 
@@ -8,17 +9,16 @@ problem() {
   problems+=("$1"$'\n'"      fix: $2")
 }
 
-# preflight CPU HTTPS_PORT HTTP_PORT: CPU empty means that GPUs are needed.
+# preflight CPU WEIGHTS HTTPS_PORT HTTP_PORT: CPU empty means that GPUs are needed.
 preflight() {
-  local cpu=$1
-  check_docker
-  check_ports "$2" "$3"
-  check_disk "$cpu"
+  local cpu=$1 one
   check_commands
+  check_docker
+  check_ports "$3" "$4"
+  check_weights_source "$cpu" "$2"
   [[ -n $cpu ]] || check_gpus
   ((${#problems[@]} == 0)) && return
   printf 'The machine is not ready; nothing was changed.\n' >&2
-  local one
   for one in "${problems[@]}"; do
     printf '  ✗ %s\n' "$one" >&2
   done
@@ -51,7 +51,7 @@ at_least() {
 check_ports() {
   local port
   for port in "$@"; do
-    if port_taken "$port" && ! ours_listens; then
+    if port_taken "$port" && ! door_runs; then
       problem "port $port is taken" "stop what listens there, or choose another: --https-port 8443 --http-port 8080"
     fi
   done
@@ -61,21 +61,39 @@ port_taken() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-ours_listens() {
-  [[ -n $(docker compose --project-directory "${root:?}" ps --quiet nginx 2>/dev/null) ]]
+# Ours may listen there already: a second run.
+door_runs() {
+  [[ -n $("${compose[@]:?}" ps --quiet nginx 2>/dev/null) ]]
 }
 
+# check_weights_source CPU SOURCE: what is not there yet can be had, and there is room for it.
+check_weights_source() {
+  local folder
+  folder=$(weights_folder "$(read_setting MODEL_DIR)")
+  [[ -f $folder/.complete ]] && return
+  weights_complaint "$folder" >/dev/null || return 0
+  case $2 in
+    hf | hf-mirror | modelscope)
+      [[ -z $1 ]] || problem "there is no model in $folder" "--weights /a/folder, or MODEL_DIR in .env" ;;
+    http://* | https://*) ;;
+    *) [[ -f $2/config.json ]] || problem "there are no weights in $2" "--weights hf|hf-mirror|modelscope|/a/folder" ;;
+  esac
+  check_disk "$1" "$folder"
+}
+
+# check_disk CPU FOLDER: where the weights go to; the folder itself may not be there yet.
 check_disk() {
-  local needed=60 free
+  local needed=60 free folder=$2
   [[ -n $1 ]] && needed=5
-  free=$(df --output=avail -BG "${root:?}" | tail -n 1 | tr -dc 0-9)
-  ((free >= needed)) || problem "$free GB of disk are free here" "at least $needed GB are needed"
+  while [[ ! -d $folder ]]; do folder=$(dirname -- "$folder"); done
+  free=$(df --output=avail -BG "$folder" | tail -n 1 | tr -dc 0-9)
+  ((free >= needed)) || problem "$free GB of disk are free in $folder" "at least $needed GB are needed"
 }
 
 check_commands() {
   local name
-  for name in openssl curl flock; do
-    command -v "$name" >/dev/null || problem "$name is missing" "sudo apt-get install $name"
+  for name in openssl curl flock awk; do
+    command -v "$name" >/dev/null || problem "$name is missing" "sudo apt-get install ${name/flock/util-linux}"
   done
 }
 
@@ -85,12 +103,26 @@ check_gpus() {
     return
   fi
   local count driver memory
-  count=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | wc -l)
+  count=$(gpus_say name | grep -c . || true)
+  if ((count == 0)); then
+    problem "nvidia-smi finds no GPU" "look at what nvidia-smi says; without GPUs: --cpu"
+    return
+  fi
   ((count >= 4)) || problem "$count GPUs answer, four are needed" "look at nvidia-smi; without GPUs: --cpu"
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+  driver=$(gpus_say driver_version | head -n 1)
   at_least "${driver:-0}" 580 || problem "driver ${driver:-unknown} is too old" "580 or newer is needed (CUDA 13)"
-  memory=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | head -n 1)
-  ((${memory:-0} >= 22000)) || problem "the smallest GPU has ${memory:-0} MiB" "24 GB are needed; smaller: VLLM_PROFILE=qwen2.5-7b-awq.yaml"
-  docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
+  memory=$(gpus_say memory.total | sort -n | head -n 1)
+  ((${memory:-0} >= 22000)) || problem "the smallest GPU has ${memory:-0} MiB" "24 GB are needed; smaller: VLLM_PROFILE=qwen2.5-7b-awq.yaml in .env"
+  check_gpu_runtime
+}
+
+# gpus_say FIELD: a line for each GPU; nothing when the driver does not work.
+gpus_say() {
+  nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null || true
+}
+
+check_gpu_runtime() {
+  command -v docker >/dev/null || return 0
+  docker info --format '{{json .Runtimes}}' 2>/dev/null | grep nvidia >/dev/null ||
     problem "Docker does not know the NVIDIA runtime" "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure && sudo systemctl restart docker"
 }

@@ -61,7 +61,7 @@ launch() {
   printf '%s\n' "$base" >"$try_dir/port_base"
   (
     cd "$try_dir/run" || exit
-    exec {lock_handle}>&-
+    close_inherited
     export TANDEM_INSTANCE=$try_dir SPT_NOENV=1
     exec setsid "$supervisor_python" -m supervisor.supervisord --nodaemon --configuration "$try_dir/supervisord.conf"
   ) </dev/null >"$try_dir/logs/start.log" 2>&1 &
@@ -69,6 +69,15 @@ launch() {
   until try_runs; do
     ((SECONDS < end)) || die 1 "the supervisor did not start" "$(tail -n 3 "$try_dir/logs/start.log")" ""
     sleep 0.1
+  done
+}
+
+# Locks and pipes of whoever called: an instance that lives on must not hold them.
+close_inherited() {
+  local file handle
+  for file in /proc/"$BASHPID"/fd/*; do
+    handle=${file##*/}
+    if ((handle > 2 && handle != 255)); then exec {handle}>&-; fi
   done
 }
 

@@ -2,32 +2,44 @@
 # Fetches the weights: a visible step that goes on where it was interrupted. Sourced.
 
 model_repository=Qwen/Qwen2.5-7B-Instruct
+# The weights themselves come last: where they all are, everything is.
 weight_files=(
   config.json generation_config.json tokenizer.json tokenizer_config.json vocab.json merges.txt
   model.safetensors.index.json
   model-00001-of-00004.safetensors model-00002-of-00004.safetensors
   model-00003-of-00004.safetensors model-00004-of-00004.safetensors
 )
+fetch_attempts=${FETCH_ATTEMPTS:-8}
 
 # fetch_weights SOURCE FOLDER
 fetch_weights() {
-  local source=$1 folder=$2
-  [[ $folder == /* ]] || folder=${root:?}/$folder
+  local source=$1 folder complaint
+  folder=$(weights_folder "$2")
   if [[ -f $folder/.complete ]]; then
     say "weights: complete in $folder"
     return
   fi
   mkdir -p "$folder"
-  case $source in
-    hf) fetch_from "https://huggingface.co/$model_repository/resolve/main" "$folder" ;;
-    hf-mirror) fetch_from "https://hf-mirror.com/$model_repository/resolve/main" "$folder" ;;
-    modelscope) fetch_from "https://modelscope.cn/models/$model_repository/resolve/master" "$folder" ;;
-    http://* | https://*) fetch_from "${source%/}" "$folder" ;;
-    *) copy_from "$source" "$folder" ;;
-  esac
-  check_weights "$folder"
-  (cd "$folder" && sha256sum -- * >weights.sha256)
+  if complaint=$(weights_complaint "$folder"); then
+    case $source in
+      hf) fetch_from "https://huggingface.co/$model_repository/resolve/main" "$folder" ;;
+      hf-mirror) fetch_from "https://hf-mirror.com/$model_repository/resolve/main" "$folder" ;;
+      modelscope) fetch_from "https://modelscope.cn/models/$model_repository/resolve/master" "$folder" ;;
+      http://* | https://*) fetch_from "${source%/}" "$folder" ;;
+      *) copy_from "$source" "$folder" ;;
+    esac
+  fi
+  if complaint=$(weights_complaint "$folder"); then
+    die 1 "the weights are not usable" "$complaint" "delete that file in $folder and run this again"
+  fi
+  (cd "$folder" && find . -maxdepth 1 -type f ! -name '.*' ! -name weights.sha256 -printf '%P\0' |
+    sort -z | xargs -0 sha256sum -- >weights.sha256)
   touch "$folder/.complete"
+}
+
+# weights_folder MODEL_DIR: a relative one is meant from where Tandem lies.
+weights_folder() {
+  if [[ $1 == /* ]]; then printf '%s\n' "$1"; else printf '%s\n' "${root:?}/${1#./}"; fi
 }
 
 fetch_from() {
@@ -36,13 +48,32 @@ fetch_from() {
     [[ -f $folder/$file ]] && continue
     say "weights: $file"
     # A partial file is gone on with; only a whole one gets its name.
-    curl --fail --location --progress-bar --retry 5 --retry-all-errors --connect-timeout 15 \
-      --speed-limit 1000 --speed-time 60 --continue-at - \
-      --output "$folder/$file.partial" "$base/$file" ||
+    fetch_file "$base/$file" "$folder/$file.partial" ||
       die 1 "the weights could not be fetched: $file" "from $base" \
         "run the same command again: it goes on where it stopped; or --weights hf-mirror|modelscope|/a/folder"
     mv "$folder/$file.partial" "$folder/$file"
   done
+}
+
+# fetch_file URL FILE: attempts that got further do not count. Curl's own --retry would begin again.
+fetch_file() {
+  local left=$fetch_attempts before code show=(--silent --show-error)
+  [[ -t 2 ]] && show=(--progress-bar)
+  while ((left > 0)); do
+    before=$(size_of "$2")
+    code=0
+    curl --fail --location "${show[@]}" --connect-timeout 15 --speed-limit 1000 \
+      --speed-time 60 --continue-at - --output "$2" "$1" || code=$?
+    ((code == 0)) && return
+    ((code == 33)) && rm -f "$2" # the server cannot go on in the middle of a file
+    (($(size_of "$2") > before)) || left=$((left - 1))
+    sleep "${FETCH_PAUSE:-3}"
+  done
+  return 1
+}
+
+size_of() {
+  stat --format=%s "$1" 2>/dev/null || echo 0
 }
 
 copy_from() {
@@ -51,17 +82,36 @@ copy_from() {
     die 1 "there are no weights in $source" "a folder with config.json and *.safetensors is needed" "--weights /a/folder"
   [[ $(realpath "$source") == "$(realpath "$folder")" ]] && return
   say "weights: copying from $source"
-  cp --recursive --dereference "$source"/. "$folder"/
+  cp --recursive --dereference --reflink=auto "$source"/. "$folder"/
 }
 
-# A download that was cut has a header that promises more bytes than there are.
-check_weights() {
-  local folder=$1 file header size
+# weights_complaint FOLDER: says what is missing or broken, and succeeds; fails when all is well.
+weights_complaint() {
+  local folder=$1 file index=$1/model.safetensors.index.json count=0
+  [[ -s $folder/config.json ]] || { echo "config.json is missing"; return 0; }
+  if [[ -f $index ]]; then
+    while read -r file; do
+      [[ -f $folder/$file ]] || { echo "$file is missing"; return 0; }
+    done < <(grep -o '"[^"/]*\.safetensors"' "$index" | tr -d '"' | sort -u)
+  fi
   for file in "$folder"/*.safetensors; do
-    [[ -f $file ]] || die 1 "no *.safetensors in $folder" "" "--weights hf|hf-mirror|modelscope|/a/folder"
-    header=$(od --address-radix=n --format=u8 --read-bytes=8 "$file" | tr -d ' ')
-    size=$(stat --format=%s "$file")
-    ((header > 0 && header + 8 < size)) ||
-      die 1 "a file of weights is broken: $(basename -- "$file")" "$size bytes" "delete it and run this again"
+    [[ -f $file ]] || continue
+    count=$((count + 1))
+    whole_tensors "$file" || { echo "$(basename -- "$file") is broken ($(size_of "$file") bytes)"; return 0; }
   done
+  ((count > 0)) || { echo "there is no *.safetensors"; return 0; }
+  return 1
+}
+
+# The header's length, the header, then the tensors: it says where the last one ends.
+whole_tensors() {
+  local file=$1 header size end
+  size=$(size_of "$file")
+  ((size > 8)) || return 1
+  header=$(od --address-radix=n --format=u8 --read-bytes=8 "$file" | tr -d ' ')
+  # A number beyond 63 bits turns negative.
+  ((header > 0 && header + 8 < size && header < 100000000)) || return 1
+  end=$(tail -c +9 "$file" 2>/dev/null | head -c "$header" | grep -ao '"data_offsets": *\[ *[0-9]*, *[0-9]*' |
+    grep -o '[0-9]*$' | sort -n | tail -n 1) || true
+  [[ -n $end ]] && ((8 + header + end == size))
 }
