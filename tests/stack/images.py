@@ -70,7 +70,7 @@ STAND_INS = {
         "RUN mkdir -p /alertmanager && chown 65534:65534 /alertmanager\n",
     ),
     "grafana/grafana": StandIn(
-        "standin/testing",
+        "standin/bookworm",
         "COPY grafana.py /grafana.py\nRUN mkdir -p /var/lib/grafana && chown 472 /var/lib/grafana\n"
         'ENTRYPOINT ["python3", "/grafana.py"]\n',
         (("grafana.py", GRAFANA),),
