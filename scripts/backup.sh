@@ -13,17 +13,19 @@
 # Exit: 0 saved and checked · 1 failed · 2 usage · 4 something is missing · 5 not running · 7 locked
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/secrets.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/restic.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/redis.sh"
 
-target='' prune=1 staging=''
+target='' prune=1 staging='' saved=''
 
 main() {
   parse "$@"
   find_instance
   use_instance_secrets
+  [[ -n $dry_run ]] || make_password
   use_target "$target"
   if [[ -n $dry_run ]]; then
     say "would save conversations, settings, secrets and certificates of the $mode instance to $RESTIC_REPOSITORY"
@@ -32,21 +34,20 @@ main() {
   take_lock backup
   staging=$(mktemp -d)
   trap 'rm -rf "$staging"' EXIT
-  chmod 0700 "$staging"
+  step "open the repository" open_repository
   step "snapshot of Redis" save_redis "$staging/redis.rdb"
   step "settings, secrets, certificates" collect
   step "to the repository" store
   [[ -n $prune ]] && step "delete old snapshots" forget
   step "check the repository" restic --quiet check
-  restic --quiet snapshots --latest 1 --tag tandem >/dev/null
   note_success
-  say "saved: $(restic snapshots --latest 1 --tag tandem --json | sed -n 's/.*"short_id":"\([0-9a-f]*\)".*/\1/p' | tail -n 1)"
+  say "saved: $saved"
 }
 
 parse() {
   while (($#)); do
     case $1 in
-      --target) target=${2:?--target needs an address}; shift ;;
+      --target) needs_value "$@"; target=$2; shift ;;
       --no-prune) prune='' ;;
       --dry-run) dry_run=1 ;;
       --help | -h) usage; exit 0 ;;
@@ -65,8 +66,16 @@ collect() {
     cp -rL "$root/certificates" "$staging/certificates"
     cp -p "$root/.env" "$staging/settings/env"
     "${compose[@]}" config --images | sort -u >"$staging/settings/images"
+    checksums_of_weights
   fi
   manifest >"$staging/manifest"
+}
+
+checksums_of_weights() {
+  local folder
+  folder=$(sed -n 's/^MODEL_DIR=//p' "$root/.env" | tail -n 1)
+  [[ $folder == /* ]] || folder=$root/$folder
+  [[ ! -f $folder/weights.sha256 ]] || cp "$folder/weights.sha256" "$staging/settings/"
 }
 
 # What this is a backup of: a restore says so before it changes anything.
@@ -76,9 +85,19 @@ manifest() {
   (cd "$staging" && sha256sum redis.rdb)
 }
 
+open_repository() {
+  if ! repository_opens && ! restic --quiet init >&2; then
+    die 1 "the repository can neither be opened nor made" "$RESTIC_REPOSITORY" \
+      "is it reachable, and is $(basename -- "$RESTIC_PASSWORD_FILE") its password?"
+  fi
+  remove_stale_locks
+}
+
 store() {
-  restic --quiet cat config >/dev/null 2>&1 || restic --quiet init
-  (cd "$staging" && restic --quiet backup --tag tandem --host tandem .)
+  local said
+  said=$(cd "$staging" && restic --json backup --tag tandem --host tandem .)
+  saved=$(sed -n 's/.*"snapshot_id":"\([0-9a-f]\{8\}\).*/\1/p' <<<"$said")
+  [[ -n $saved ]]
 }
 
 forget() {

@@ -13,37 +13,40 @@ set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 
+command='' engine='' options=()
+
 main() {
-  local command=${1:-}
-  [[ $command == --help || $command == -h ]] && { usage; exit 0; }
-  case $command in
-    drain | undrain | status) shift ;;
-    *) die 2 "no such command: ${command:-none}" "expected drain, undrain or status" "scripts/engine.sh --help" ;;
-  esac
-  local -a arguments=()
-  local argument
-  for argument in "$@"; do
-    case $argument in
-      --dry-run) dry_run=1 ;;
-      --wait | --json) arguments+=("$argument") ;;
-      --help | -h) usage; exit 0 ;;
-      -*) die 2 "unknown option: $argument" "" "scripts/engine.sh --help" ;;
-      *) arguments+=("$argument") ;;
-    esac
-  done
-  check_engine "$command" "${arguments[@]}"
+  parse "$@"
   find_instance
   if [[ $command == status ]]; then
-    in_gateway "$(some_gateway)" gateway.admin status "${arguments[@]}"
+    in_gateway "$(some_gateway)" gateway.admin status "${options[@]}"
   else
-    run in_gateway "$(some_gateway)" gateway.admin "$command" "${arguments[@]}"
+    run in_gateway "$(some_gateway)" gateway.admin "$command" "$engine" "${options[@]}"
   fi
 }
 
+parse() {
+  local argument words=()
+  for argument in "$@"; do
+    case $argument in
+      --help | -h) usage; exit 0 ;;
+      --dry-run) dry_run=1 ;;
+      --wait | --json) options+=("$argument") ;;
+      -*) die 2 "unknown option: $argument" "" "scripts/engine.sh --help" ;;
+      *) words+=("$argument") ;;
+    esac
+  done
+  command=${words[0]:-} engine=${words[1]:-}
+  case $command${options[*]:+ ${options[*]}} in
+    drain | 'drain --wait' | undrain) check_engine ;;
+    status | 'status --json') ;;
+    *) die 2 "no such command: $command ${options[*]}" "expected drain, undrain or status" "scripts/engine.sh --help" ;;
+  esac
+}
+
 check_engine() {
-  [[ $1 == status ]] && return
-  is_engine "${2:-}" ||
-    die 2 "no such engine: ${2:-none}" "engines: ${engines[*]}" "scripts/engine.sh $1 ${engines[0]}"
+  is_engine "$engine" ||
+    die 2 "no such engine: ${engine:-none}" "engines: ${engines[*]}" "scripts/engine.sh $command ${engines[0]}"
 }
 
 main "$@"

@@ -17,9 +17,10 @@
 #       3 refused, nothing changed · 5 not running · 7 another script works on this instance
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 
-image='' profile='' load_seconds=900 parts=()
+image='' profile='' load_seconds=900 parts=() renewed=() drained=''
 what=engines
 idle_seconds=150
 healthy_seconds=90
@@ -30,7 +31,7 @@ main() {
   check_options
   require_all_healthy
   print_plan
-  [[ -n ${dry_run:-} ]] && exit 0
+  [[ -n $dry_run ]] && exit 0
   take_lock operate
   local part
   for part in "${parts[@]}"; do
@@ -44,9 +45,9 @@ parse() {
   while (($#)); do
     case $1 in
       --gateway | --gateways) what=gateways ;;
-      --image) image=${2:?--image needs a tag}; shift ;;
-      --profile) profile=${2:?--profile needs a name}; shift ;;
-      --seconds) load_seconds=${2:?--seconds needs a number}; shift ;;
+      --image) needs_value "$@"; image=$2; shift ;;
+      --profile) needs_value "$@"; profile=$2; shift ;;
+      --seconds) needs_value "$@"; load_seconds=$2; shift ;;
       --dry-run) dry_run=1 ;;
       --help | -h) usage; exit 0 ;;
       -*) die 2 "unknown option: $1" "" "scripts/rollout.sh --help" ;;
@@ -57,6 +58,7 @@ parse() {
   done
   [[ $load_seconds =~ ^[0-9]+$ ]] || die 2 "--seconds must be a number" "$load_seconds" "--seconds 900"
   if [[ $what == gateways ]]; then
+    ((${#parts[@]} == 0)) || die 2 "--gateway takes no engine" "${parts[*]}" "scripts/rollout.sh --gateway"
     parts=("${gateways[@]}")
   elif ((${#parts[@]} == 0)); then
     parts=("${engines[@]}")
@@ -69,6 +71,9 @@ check_options() {
     die 2 "--image and --profile are for engines" "--gateway was given" "build with: docker compose build"
   [[ $mode == compose ]] ||
     die 2 "--image and --profile need compose" "a try instance runs" "leave them out"
+  # Both engines have one setting: with two images, the next «up» would bring one of them back.
+  ((${#parts[@]} == ${#engines[@]})) ||
+    die 2 "--image and --profile concern every engine" "only ${parts[*]} was named" "name none"
   if [[ -n $profile ]]; then
     [[ $profile == *.yaml ]] || profile+=.yaml
     [[ -f $root/vllm/profiles/$profile ]] ||
@@ -98,31 +103,38 @@ print_plan() {
 # ---- engines ------------------------------------------------------------------------------------
 
 roll_engine() {
-  local engine=$1 complaint
+  local engine=$1 complaint code=0
   other_is_healthy "$engine" || die 1 "the other engine is not healthy" "$engine was not touched" "./scripts/engine.sh status"
-  step "$engine: drain" in_gateway "$(some_gateway)" gateway.admin drain "$engine"
   # From here on a failure must not leave the engine drained for a day.
-  trap 'undrain_after_failure "$engine"' EXIT
-  if ! complaint=$(renew "$engine"); then
-    put_back "$engine" "$complaint"
-  fi
-  step "$engine: undrain" in_gateway "$(some_gateway)" gateway.admin undrain "$engine"
+  drained=$engine
+  trap undrain_after_failure EXIT
+  step "$engine: drain" in_gateway "$(some_gateway)" gateway.admin drain "$engine" >&2
+  complaint=$(renew "$engine") || code=$?
+  ((code == 0)) || put_back "$engine" "$code" "$complaint"
+  step "$engine: undrain" in_gateway "$(some_gateway)" gateway.admin undrain "$engine" >&2
+  drained=''
   trap - EXIT
   everywhere "$engine" healthy "$healthy_seconds" ||
     die 1 "$engine got no work again" "within $healthy_seconds s" "./scripts/engine.sh status"
+  renewed+=("$engine")
 }
 
-# Prints what went wrong, and fails, when the new engine is not fit.
+# Prints what went wrong. Fails with 10 when the old engine is still there, 11 when the new one does
+# not answer, 12 when its answers are no good.
 renew() {
   local engine=$1
-  everywhere "$engine" idle "$idle_seconds" 2>&1 || return 1
-  step "$engine: recreate" new_settings recreate "$engine" >&2
+  everywhere "$engine" idle "$idle_seconds" 2>&1 || return 10
+  step "$engine: recreate" new_settings recreate "$engine" >&2 || {
+    echo "it could not be recreated"
+    return 11
+  }
   sleep 2 # the gateways look once a second: the old process must be seen to be gone
   step "$engine: wait until it answers" everywhere "$engine" alive "$load_seconds" >&2 || {
     echo "it did not answer within $load_seconds s"
-    return 1
+    return 11
   }
-  in_gateway "$(some_gateway)" gateway.rollout_check canary "$engine" --against "$(other_engine "$engine")" 2>&1
+  in_gateway "$(some_gateway)" gateway.rollout_check canary "$engine" --against "$(other_engine "$engine")" 2>&1 ||
+    return 12
 }
 
 # The image and profile of this rollout, for one command only: .env still has the old ones.
@@ -136,20 +148,25 @@ new_settings() {
   )
 }
 
+# put_back ENGINE CODE COMPLAINT: see renew.
 put_back() {
-  local engine=$1 complaint=$2
+  local engine=$1 code=$2 complaint=$3
   warn "$engine is not fit: $complaint"
-  if [[ -n $image$profile ]]; then
+  if ((code > 10)) && [[ -n $image$profile ]]; then
     step "$engine: put the old settings back" recreate "$engine"
     everywhere "$engine" alive "$load_seconds" || true
+  elif ((code == 12)); then
+    # The same settings as before: there is nothing to put back, and its answers must reach nobody.
+    drained=''
+    die 1 "$engine gives bad answers and stays drained" "$complaint" "./scripts/engine.sh undrain $engine, once mended"
   fi
-  in_gateway "$(some_gateway)" gateway.admin undrain "$engine" || true
-  trap - EXIT
+  ((${#renewed[@]} == 0)) || [[ -z $image$profile ]] ||
+    warn "${renewed[*]} has the new settings; to put the old ones back: ./scripts/rollout.sh ${renewed[*]}"
   die 1 "$engine could not be replaced" "$complaint" "./scripts/status.sh; the other engine serves"
 }
 
 undrain_after_failure() {
-  in_gateway "$(some_gateway)" gateway.admin undrain "$1" || true
+  [[ -z $drained ]] || in_gateway "$(some_gateway)" gateway.admin undrain "$drained" >&2 || true
 }
 
 other_is_healthy() {
@@ -199,6 +216,7 @@ roll_gateway() {
     in_gateway "$gateway" gateway.rollout_check wait "$engine" healthy --seconds "$healthy_seconds" ||
       die 1 "$gateway does not see $engine healthy" "" "./scripts/status.sh; the other gateway serves"
   done
+  sleep 1 # the door must have seen it too, before the other one goes
 }
 
 main "$@"

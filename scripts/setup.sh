@@ -16,18 +16,20 @@
 # Exit: 0 done · 1 failed · 2 usage · 4 a check failed, nothing changed · 7 another script runs
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/secrets.sh"
-source "$(dirname -- "${BASH_SOURCE[0]}")/lib/preflight.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/weights.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/preflight.sh"
 
-weights=hf hosts=() https_port='' http_port='' cpu='' start=1
-compose=(docker compose --project-directory "$root")
+weights=hf hosts=() https_port='' http_port='' cpu='' start=1 first_key=''
 
 main() {
   parse "$@"
-  preflight "${cpu:-}" "${https_port:-443}" "${http_port:-80}"
+  [[ $(read_setting COMPOSE_FILE) == *compose.cpu.yaml* ]] && cpu=1
+  preflight "$cpu" "$weights" "${https_port:-$(read_setting HTTPS_PORT)}" "${http_port:-$(read_setting HTTP_PORT)}"
   print_plan
-  [[ -n ${dry_run:-} ]] && exit 0
+  [[ -n $dry_run ]] && exit 0
   take_lock operate
   step "settings" write_settings
   step "secrets" write_secrets
@@ -41,10 +43,10 @@ main() {
 parse() {
   while (($#)); do
     case $1 in
-      --weights) weights=${2:?--weights needs a source}; shift ;;
-      --host) hosts+=("${2:?--host needs a name}"); shift ;;
-      --https-port) https_port=${2:?--https-port needs a number}; shift ;;
-      --http-port) http_port=${2:?--http-port needs a number}; shift ;;
+      --weights) needs_value "$@"; weights=$2; shift ;;
+      --host) needs_value "$@"; hosts+=("$2"); shift ;;
+      --https-port) needs_value "$@"; https_port=$2; shift ;;
+      --http-port) needs_value "$@"; http_port=$2; shift ;;
       --cpu) cpu=1 ;;
       --no-start) start='' ;;
       --dry-run) dry_run=1 ;;
@@ -53,12 +55,16 @@ parse() {
     esac
     shift
   done
-  local port
-  for port in "${https_port:-443}" "${http_port:-80}"; do
-    [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -lt 65536 ]] ||
-      die 2 "not a port: $port" "a number from 1 to 65535" "--https-port 8443"
-  done
+  check_port "${https_port:-443}"
+  check_port "${http_port:-80}"
+  # A folder is meant from where the caller stands.
+  [[ -d $weights ]] && weights=$(realpath -- "$weights")
   hosts+=("$(hostname)" localhost 127.0.0.1)
+}
+
+check_port() {
+  [[ $1 =~ ^[1-9][0-9]{0,4}$ && $1 -lt 65536 ]] ||
+    die 2 "not a port: $1" "a number from 1 to 65535" "--https-port 8443"
 }
 
 print_plan() {
@@ -68,6 +74,7 @@ print_plan() {
   return 0
 }
 
+# read_setting NAME: of the settings there are, else of those there will be.
 read_setting() {
   local file=$root/.env
   [[ -f $file ]] || file=$root/.env.example
@@ -90,8 +97,7 @@ write_settings() {
   [[ -f $root/.env ]] && cp "$root/.env" "$root/.env.partial"
   [[ -n $https_port ]] && put HTTPS_PORT "$https_port"
   [[ -n $http_port ]] && put HTTP_PORT "$http_port"
-  put VLLM_CPUS "$(least 8 "$(nproc)")"
-  put TANDEM_SETUP ''
+  put VLLM_CPUS "$(least "$(read_setting VLLM_CPUS)" "$(nproc)")"
   if [[ -n $cpu ]]; then
     put COMPOSE_FILE compose.yaml:vllm/compose.cpu.yaml
   else
@@ -101,17 +107,22 @@ write_settings() {
 }
 
 least() {
-  if (($1 < $2)); then printf '%s\n' "$1"; else printf '%s\n' "$2"; fi
+  if ((${1:-8} < $2)); then printf '%s\n' "${1:-8}"; else printf '%s\n' "$2"; fi
 }
 
-# UUIDs, because an index moves when a card drops out.
+# UUIDs, because an index moves when a card drops out. Cards that were chosen stay while all four
+# are there.
 put_gpus() {
-  local -a uuids
-  mapfile -t uuids < <(nvidia-smi --query-gpu=uuid --format=csv,noheader)
-  put VLLM_A_GPU_0 "${uuids[0]}"
-  put VLLM_A_GPU_1 "${uuids[1]}"
-  put VLLM_B_GPU_0 "${uuids[2]}"
-  put VLLM_B_GPU_1 "${uuids[3]}"
+  local -a uuids names=(VLLM_A_GPU_0 VLLM_A_GPU_1 VLLM_B_GPU_0 VLLM_B_GPU_1)
+  local name known=0 number
+  mapfile -t uuids < <(gpus_say uuid)
+  for name in "${names[@]}"; do
+    [[ " ${uuids[*]} " == *" $(read_setting "$name") "* ]] && known=$((known + 1))
+  done
+  ((known == 4)) && return
+  for number in 0 1 2 3; do
+    put "${names[number]}" "${uuids[number]}"
+  done
 }
 
 write_secrets() {
@@ -124,8 +135,10 @@ write_secrets() {
   [[ -s $secrets_dir/api_keys ]] || first_key=$(add_key admin)
 }
 
-# Last of all: without it `docker compose up` refuses.
+# Last of all: without it `docker compose up` refuses. A later run keeps the first day, or the door
+# would be made anew for nothing.
 finish_settings() {
+  [[ -n $(read_setting TANDEM_SETUP) ]] && return
   cp "$root/.env" "$root/.env.partial"
   put TANDEM_SETUP "$(date -u +%Y-%m-%d)"
   mv "$root/.env.partial" "$root/.env"

@@ -18,3 +18,20 @@ use_target() {
     die 4 "the backup's password is missing" "$(basename -- "$RESTIC_PASSWORD_FILE")" \
       "scripts/setup.sh makes one; for a restore, put back the one you keep elsewhere (RESTIC_PASSWORD_FILE)"
 }
+
+# make_password: for a try instance, whose secrets nobody set up.
+make_password() {
+  [[ ${mode:?} == try && -z ${RESTIC_PASSWORD_FILE:-} ]] || return 0
+  make_secrets_dir
+  random_text 24 | write_secret restic_password
+}
+
+# repository_opens: there is one, and the password fits.
+repository_opens() {
+  restic --quiet cat config >/dev/null 2>&1
+}
+
+# One that a broken run left; a lock of a run that is alive stays.
+remove_stale_locks() {
+  restic --quiet unlock
+}

@@ -20,7 +20,7 @@ fetch_weights() {
     return
   fi
   mkdir -p "$folder"
-  if complaint=$(weights_complaint "$folder"); then
+  if weights_complaint "$folder" >/dev/null; then
     case $source in
       hf) fetch_from "https://huggingface.co/$model_repository/resolve/main" "$folder" ;;
       hf-mirror) fetch_from "https://hf-mirror.com/$model_repository/resolve/main" "$folder" ;;
@@ -32,9 +32,14 @@ fetch_weights() {
   if complaint=$(weights_complaint "$folder"); then
     die 1 "the weights are not usable" "$complaint" "delete that file in $folder and run this again"
   fi
-  (cd "$folder" && find . -maxdepth 1 -type f ! -name '.*' ! -name weights.sha256 -printf '%P\0' |
-    sort -z | xargs -0 sha256sum -- >weights.sha256)
+  note_checksums "$folder"
   touch "$folder/.complete"
+}
+
+note_checksums() {
+  (cd "$1" && find . -maxdepth 1 -type f ! -name '.*' ! -name weights.sha256 -printf '%P\0' |
+    sort -z | xargs -0 sha256sum -- >.checksums)
+  mv "$1/.checksums" "$1/weights.sha256"
 }
 
 # weights_folder MODEL_DIR: a relative one is meant from where Tandem lies.
