@@ -105,24 +105,26 @@ class Tandem:
     def address(self, part: str) -> str:
         return f"http://127.0.0.1:{self.ports[part]}"
 
-    def supervisor(self) -> Any:
+    def supervisor(self, method: str, *arguments: Any) -> Any:
+        """supervisord's own calls, as `supervisor("getProcessInfo", "nginx")`."""
         settings = configparser.RawConfigParser()
         settings.read(self.folder / "supervisord.conf")
         user, password = (settings["supervisorctl"][name] for name in ("username", "password"))
         place = f"http://{user}:{password}@127.0.0.1:{self.ports['supervisor']}/RPC2"
-        return xmlrpc.client.ServerProxy(place, transport=_Patient()).supervisor
+        with xmlrpc.client.ServerProxy(place, transport=_Patient()) as server:
+            return getattr(server.supervisor, method)(*arguments)
 
     def pid(self, program: str) -> int:
         """The part's main process; 0 while it does not run."""
-        return int(self.supervisor().getProcessInfo(program)["pid"])
+        return int(self.supervisor("getProcessInfo", program)["pid"])
 
     def stop(self, program: str) -> None:
-        self.supervisor().stopProcess(program)
+        self.supervisor("stopProcess", program)
 
     def start(self, program: str) -> None:
         """A part that runs already is left alone."""
         try:
-            self.supervisor().startProcess(program)
+            self.supervisor("startProcess", program)
         except xmlrpc.client.Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
                 raise

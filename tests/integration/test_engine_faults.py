@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from scripts.chaos import processes
-from scripts.chaos.load import Answer, ask, misspelt, question
+from scripts.chaos.load import Answer, misspelt, question
+from tests.integration.crowd import Crowd, read
 from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
-TOKENS = 400
-BEGUN_SECONDS = 120.0
-WHOLE_SECONDS = 400.0
+TOKENS = 600
 # The budget of a quiet machine is 1 s for a death. Here one small engine carries all of a
 # two-core machine's streams while the other one starts.
 DEATH_GAP = 15.0
@@ -29,40 +27,6 @@ DEATH_GAP = 15.0
 HANG_GAP = 20.0
 
 pytestmark = pytest.mark.timeout(900)
-
-
-class Crowd:
-    """64 callers at once; each greedy, so that its answer can be compared."""
-
-    def __init__(self, tandem: Tandem, streams: int = STREAMS, tokens: int = TOKENS) -> None:
-        self.tandem = tandem
-        self.asked = [question(number, tandem.model, tokens) for number in range(streams)]
-
-    async def run(self, fault: Callable[[], None]) -> list[Answer]:
-        """Asks all, breaks something once every answer has begun, reads all to the end."""
-        async with self.tandem.service.client() as client:
-            tasks = [asyncio.create_task(ask(client, one)) for one in self.asked]
-            try:
-                await self._all_begun()
-                assert not any(task.done() for task in tasks), "the answers were too short"
-                await asyncio.to_thread(fault)
-                async with asyncio.timeout(WHOLE_SECONDS):
-                    return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _all_begun(self) -> None:
-        """By the engines' own count: both have work, and all of it is inside."""
-        async with asyncio.timeout(BEGUN_SECONDS):
-            while True:
-                counts = [
-                    await asyncio.to_thread(self.tandem.engine_running, name) for name in ENGINES
-                ]
-                if min(counts) > 0 and sum(counts) >= len(self.asked):
-                    return
-                await asyncio.sleep(0.05)
 
 
 async def check(tandem: Tandem, answers: list[Answer], gap: float) -> None:
@@ -82,7 +46,7 @@ async def same_as_unbroken(tandem: Tandem, answers: list[Answer]) -> float:
     moved = [one for one in answers if one.failovers][:12]
     async with tandem.service.client() as client:
         peaceful = [
-            await ask(client, question(one.number, tandem.model, one.wanted_tokens))
+            await read(client, question(one.number, tandem.model, one.wanted_tokens))
             for one in moved
         ]
     equal = sum(one.ids == other.ids for one, other in zip(moved, peaceful, strict=True))
@@ -90,8 +54,8 @@ async def same_as_unbroken(tandem: Tandem, answers: list[Answer]) -> float:
 
 
 @pytest.fixture
-async def crowd(tandem: Tandem) -> AsyncIterator[Crowd]:
-    yield Crowd(tandem)
+def crowd(tandem: Tandem) -> Crowd:
+    return Crowd(tandem, STREAMS, TOKENS)
 
 
 @pytest.mark.parametrize("wanted", [processes.WORKER, processes.ENGINE_CORE, processes.API_SERVER])
@@ -122,7 +86,7 @@ async def test_hung_core(tandem: Tandem, crowd: Crowd) -> None:
 async def test_stopped_in_good_order(tandem: Tandem) -> None:
     """SIGTERM to an engine: what it runs moves or is finished, nothing is cut."""
     pid = tandem.pid("vllm-a")
-    answers = await Crowd(tandem, 16).run(lambda: os.kill(pid, signal.SIGTERM))
+    answers = await Crowd(tandem, 16, TOKENS).run(lambda: os.kill(pid, signal.SIGTERM))
     assert [one.error for one in answers if one.failed] == []
     assert [one.number for one in answers if one.truncated or one.surplus] == []
     assert await misspelt(tandem.service, answers) == 0

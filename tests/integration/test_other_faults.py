@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from scripts.chaos.load import ask, question
+from tests.integration.crowd import Crowd
 from tests.integration.events import Turn, error_of, turn_events
 from tests.integration.tandem_instance import Tandem, until
 
 STREAMS = 8
-TOKENS = 900
+TOKENS = 1200
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,59 +38,24 @@ def test_without_redis(tandem: Tandem, client: httpx.Client) -> None:
 
 
 async def test_redis_dies_under_answers(tandem: Tandem) -> None:
-    async with tandem.service.client() as client:
-        tasks = [
-            asyncio.create_task(ask(client, question(n, tandem.model, TOKENS)))
-            for n in range(STREAMS)
-        ]
-        await asyncio.sleep(0)
-        await asyncio.to_thread(tandem.kill, "redis")
-        answers = await asyncio.gather(*tasks)
-    assert [one.error for one in answers if one.failed] == []
-    assert [one.number for one in answers if one.truncated] == []
+    """kill -9 of Redis: 0 of 16 fail."""
+    await _none_is_lost(tandem, lambda: tandem.kill("redis"))
 
 
 async def test_the_door_reloads_under_answers(tandem: Tandem) -> None:
     """Running answers are finished by the old workers, new ones taken by the new: 0 of 16 fail."""
-    async with tandem.service.client() as client:
-        first = [
-            asyncio.create_task(ask(client, question(n, tandem.model, TOKENS)))
-            for n in range(STREAMS)
-        ]
-        await _begun(tandem)
-        await asyncio.to_thread(tandem.kill, "nginx", signal.SIGHUP)
-        second = [
-            asyncio.create_task(ask(client, question(n, tandem.model, 32)))
-            for n in range(100, 100 + STREAMS)
-        ]
-        answers = await asyncio.gather(*first, *second)
-    assert [one.error for one in answers if one.failed] == []
-    assert [one.number for one in answers if one.truncated] == []
+    await _none_is_lost(tandem, lambda: tandem.kill("nginx", signal.SIGHUP))
 
 
 async def test_a_gateway_stops_in_good_order(tandem: Tandem) -> None:
     """Its answers are finished, new ones go to the other gateway: 0 of 16 fail."""
-    async with tandem.service.client() as client:
-        first = [
-            asyncio.create_task(ask(client, question(n, tandem.model, TOKENS)))
-            for n in range(STREAMS)
-        ]
-        await _begun(tandem)
-        await asyncio.to_thread(tandem.kill, "gateway-a", signal.SIGTERM)
-        second = [
-            asyncio.create_task(ask(client, question(n, tandem.model, 32)))
-            for n in range(100, 100 + STREAMS)
-        ]
-        answers = await asyncio.gather(*first, *second)
+    await _none_is_lost(tandem, lambda: tandem.kill("gateway-a", signal.SIGTERM))
+
+
+async def _none_is_lost(tandem: Tandem, fault: Callable[[], object]) -> None:
+    answers = await Crowd(tandem, STREAMS, TOKENS).run(fault, more=STREAMS)
     assert [one.error for one in answers if one.failed] == []
-    assert [one.number for one in answers if one.truncated] == []
-
-
-async def _begun(tandem: Tandem) -> None:
-    def running() -> bool:
-        return sum(map(tandem.engine_running, ("vllm-a", "vllm-b"))) >= STREAMS
-
-    await asyncio.to_thread(until, running, 60, "all answers have begun")
+    assert [one.number for one in answers if one.truncated or one.surplus] == []
 
 
 class Client(threading.Thread):

@@ -98,7 +98,8 @@ def test_two_clients_one_session(tandem: Tandem, client: httpx.Client) -> None:
     error_of(answers[1])
     assert int(answers[1].headers["retry-after"]) >= 1
     assert len(messages(client, session)) == 4
-    assert tandem.redis().exists(f"tandem:session:{session}:turn") == 0
+    with tandem.redis() as store:
+        assert store.exists(f"tandem:session:{session}:turn") == 0
 
 
 def test_the_same_turn_twice_is_one_turn(client: httpx.Client) -> None:
@@ -127,15 +128,17 @@ def test_a_client_who_leaves_has_its_part_saved(tandem: Tandem, client: httpx.Cl
     assert turn(client, "go on", session_id=seen.session_id)["status"] == "success"
 
 
+def _written(state: dict[str, int]) -> bool:
+    pending = ("aof_rewrite_scheduled", "aof_rewrite_in_progress", "aof_pending_bio_fsync")
+    return not any(state[name] for name in pending)
+
+
 def test_sessions_outlive_redis(tandem: Tandem, client: httpx.Client) -> None:
     """kill -9 of Redis: what was answered more than a second ago is there again."""
     session = turn(client, "keep this")["session_id"]
-    tandem.redis().bgrewriteaof()
-    until(
-        lambda: tandem.redis().info("persistence")["aof_pending_bio_fsync"] == 0
-        and not tandem.redis().info("persistence")["aof_rewrite_in_progress"],
-        30, "Redis has written its log",
-    )  # fmt: skip
+    with tandem.redis() as store:
+        store.bgrewriteaof()
+        until(lambda: _written(store.info("persistence")), 60, "Redis has written its log")
     tandem.kill("redis")
     tandem.wait_healthy()
     assert len(messages(client, session)) == 2
