@@ -12,10 +12,12 @@
 # Exit: 0 done · 1 failed · 2 usage · 3 READMEs left alone
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/environments.sh"
 
 main() {
-  [[ ${1:-} == --help || ${1:-} == -h ]] && { usage; exit 0; }
+  [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
+  known_options "--quick --write-readme" "--rounds --only" "$@"
   cd "$root"
   local python
   python=$(tests_python)

@@ -13,20 +13,31 @@
 # Exit: 0 nobody lost an answer · 1 somebody did · 2 usage · 5 not running · 6 needs --yes
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/environments.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 
 main() {
-  [[ ${1:-} == --help || ${1:-} == -h ]] && { usage; exit 0; }
+  [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
+  known_options "--yes --list --write-readme" "--streams --tokens --soak" "$@"
+  if [[ " $* " != *" --list "* ]]; then
+    find_instance
+    take_lock operate
+    use_instance_address
+    export TANDEM_MODE=$mode TANDEM_LOCK_HELD=operate
+  fi
   cd "$root"
   local python
   python=$(tests_python)
-  if [[ ${1:-} != --list ]]; then
-    find_instance
-    take_lock operate
-    export TANDEM_MODE=$mode TANDEM_LOCK_HELD=operate
-  fi
   "$python" -m scripts.chaos "$@"
+}
+
+# Where callers reach it: a try instance says so itself.
+use_instance_address() {
+  local said
+  [[ $mode == try && -z ${TANDEM_URL:-} ]] || return 0
+  said=$(TRY_DIR=$try_dir "$root/scripts/try.sh" --print-env)
+  eval "$said"
 }
 
 main "$@"

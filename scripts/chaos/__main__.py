@@ -51,21 +51,27 @@ async def trial(
     await asyncio.to_thread(instance.wait_healthy)
     load = Load(where, streams, tokens)
     await load.start()
-    await asyncio.sleep(BEFORE_SECONDS)
-    injecting = asyncio.to_thread(fault.inject, instance)
-    began = time.monotonic()
     healed: float | None = None
     try:
-        await injecting
-        await asyncio.to_thread(instance.wait_healthy)
-        healed = time.monotonic() - began
+        await asyncio.sleep(BEFORE_SECONDS)
+        healed = await asyncio.to_thread(_inject, instance, fault)
         await asyncio.sleep(AFTER_SECONDS)
     except RuntimeError as error:
         print(f"{fault.name}: {error}", file=sys.stderr)
     finally:
         answers = await load.stop()
     wrong = await misspelt(where, answers)
-    return report.row(fault.name, fault.what, answers, wrong, healed)
+    return report.row(fault, answers, wrong, healed)
+
+
+def _inject(instance: Instance, fault: Fault) -> float:
+    """Do it, and wait until all is well again; how long both took."""
+    before = instance.pids(fault.renews)
+    began = time.monotonic()
+    fault.inject(instance)
+    instance.wait_replaced(before)
+    instance.wait_healthy()
+    return time.monotonic() - began
 
 
 async def run(chosen: argparse.Namespace, faults: list[Fault]) -> int:

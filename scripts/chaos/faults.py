@@ -27,8 +27,10 @@ class Fault:
     name: str
     what: str
     inject: Callable[[Instance], None]
-    # Answers of callers who left, or were refused on purpose, are no losses.
-    kind: str = "streams"
+    # Parts that must run as another process afterwards: only then is a healthy look to be believed.
+    renews: tuple[str, ...] = ()
+    # Nobody is left to answer: callers may be told so, but never get a wrong or a cut answer.
+    outage: bool = False
 
 
 def _signal_engine(which: str, number: signal.Signals) -> Callable[[Instance], None]:
@@ -122,14 +124,21 @@ def _cut(action: str) -> Callable[[Instance], None]:
             rules = [[*rule, "--reject-with", "tcp-reset"] for rule in rules]
         try:
             for rule in rules:
-                subprocess.run(["iptables", "-I", "INPUT", *rule], check=True, timeout=10)
+                _filter("-I", rule)
             time.sleep(HOLD_SECONDS)
         finally:
             for rule in rules:
-                with contextlib.suppress(subprocess.SubprocessError):
-                    subprocess.run(["iptables", "-D", "INPUT", *rule], check=True, timeout=10)
+                with contextlib.suppress(RuntimeError):
+                    _filter("-D", rule)
 
     return inject
+
+
+def _filter(change: str, rule: list[str]) -> None:
+    try:
+        subprocess.run(["iptables", "-w", "5", change, "INPUT", *rule], check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"the packet filter cannot be used here: {error}") from error
 
 
 def _engine_port(instance: Instance) -> str:
@@ -153,26 +162,28 @@ SERVER, CORE, WORKER = processes.API_SERVER, processes.ENGINE_CORE, processes.WO
 KILL, STOP = signal.SIGKILL, signal.SIGSTOP
 HELD = f"for {HOLD_SECONDS:g} s"
 
+ONE = ENGINES[:1]
+
 FAULTS = (
-    Fault("kill-server", "kill -9 of an engine's API server", _signal_engine(SERVER, KILL)),
-    Fault("kill-core", "kill -9 of its engine core", _signal_engine(CORE, KILL)),
-    Fault("kill-worker", "kill -9 of its worker", _signal_engine(WORKER, KILL)),
-    Fault("kill-engine", "kill -9 of all its processes at once", _kill_engine),
-    Fault("term-engine", "SIGTERM to an engine under load", _terminate_engine),
-    Fault("stop-core", "SIGSTOP of its engine core: it hangs", _signal_engine(CORE, STOP)),
-    Fault("stop-worker", "SIGSTOP of its worker: it hangs", _signal_engine(WORKER, STOP)),
-    Fault("stop-server", "SIGSTOP of its API server", _signal_engine(SERVER, STOP)),
+    Fault("kill-server", "kill -9 of an engine's API server", _signal_engine(SERVER, KILL), ONE),
+    Fault("kill-core", "kill -9 of its engine core", _signal_engine(CORE, KILL), ONE),
+    Fault("kill-worker", "kill -9 of its worker", _signal_engine(WORKER, KILL), ONE),
+    Fault("kill-engine", "kill -9 of all its processes at once", _kill_engine, ONE),
+    Fault("term-engine", "SIGTERM to an engine under load", _terminate_engine, ONE),
+    Fault("stop-core", "SIGSTOP of its engine core: it hangs", _signal_engine(CORE, STOP), ONE),
+    Fault("stop-worker", "SIGSTOP of its worker: it hangs", _signal_engine(WORKER, STOP), ONE),
+    Fault("stop-server", "SIGSTOP of its API server", _signal_engine(SERVER, STOP), ONE),
     Fault("pause-engine", f"an engine is frozen whole {HELD}", _pause_engine),
     Fault("drop-engine", f"packets to an engine are dropped {HELD}", _cut("DROP")),
     Fault("reset-engine", f"connections to an engine are reset {HELD}", _cut("REJECT")),
-    Fault("both-engines", "kill -9 of both engines at once", _both_engines, kind="outage"),
+    Fault("both-engines", "kill -9 of both engines at once", _both_engines, ENGINES, outage=True),
     Fault("drain-engine", "an engine is drained and put back", _drain),
-    Fault("stop-gateway", "a gateway is stopped in good order", _stop_gateway),
+    Fault("stop-gateway", "a gateway is stopped in good order", _stop_gateway, GATEWAYS[:1]),
     Fault("reload-door", "Nginx reloads its configuration", _reload_door),
-    Fault("kill-redis", "kill -9 of Redis", _kill_redis),
+    Fault("kill-redis", "kill -9 of Redis", _kill_redis, ("redis",)),
     Fault("pause-redis", f"Redis is frozen {HELD}", _pause_redis),
     Fault("full-redis", "Redis is full", _full_redis),
     Fault("read-only-redis", "Redis takes no writes", _read_only_redis),
-    Fault("rollout-engines", "scripts/rollout.sh", _roll_engines),
-    Fault("rollout-gateways", "scripts/rollout.sh --gateway", _roll_gateways),
+    Fault("rollout-engines", "scripts/rollout.sh", _roll_engines, ENGINES),
+    Fault("rollout-gateways", "scripts/rollout.sh --gateway", _roll_gateways, GATEWAYS),
 )

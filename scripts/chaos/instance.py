@@ -5,6 +5,7 @@ How a part is reached is scripts/lib/instance.sh's knowledge; it is asked throug
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -16,7 +17,10 @@ from scripts.chaos import processes
 ROOT = Path(__file__).parents[2]
 ENGINES = ("vllm-a", "vllm-b")
 GATEWAYS = ("gateway-a", "gateway-b")
-LOOK_SECONDS = 0.25
+# Each look starts two programs: more often would slow the answers that are being measured.
+LOOK_SECONDS = 1.0
+# The gateways look once a second: what they say of a part that has just ended may be old.
+SEEN_SECONDS = 3.0
 
 
 class Instance:
@@ -27,18 +31,29 @@ class Instance:
 
     def call(self, *arguments: str, seconds: float = 60.0) -> str:
         """One function of the shell library; its standard output."""
-        done = subprocess.run(
-            [str(ROOT / "scripts/chaos/parts.sh"), *arguments],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        return self._run("chaos/parts.sh", *arguments, seconds=seconds).strip()
+
+    def script(self, name: str, *arguments: str, seconds: float = 600.0) -> str:
+        """One of the operator's own commands; chaos.sh holds the lock on its behalf."""
+        return self._run(name, *arguments, seconds=seconds)
+
+    def _run(self, name: str, *arguments: str, seconds: float) -> str:
+        said = " ".join((name, *arguments))
+        try:
+            done = subprocess.run(
+                [str(ROOT / "scripts" / name), *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise RuntimeError(f"{said}: not done within {seconds:g} s") from late
         if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip()[-500:]}")
-        return done.stdout.strip()
+            raise RuntimeError(f"{said}: {(done.stderr or done.stdout).strip()[-800:]}")
+        return done.stdout
 
     def pid(self, part: str) -> int:
         """The part's main process; RuntimeError when it does not run."""
@@ -54,21 +69,6 @@ class Instance:
     def redis(self, *arguments: str) -> str:
         return self.call("redis", *arguments)
 
-    def script(self, name: str, *arguments: str, seconds: float = 600.0) -> str:
-        """One of the operator's own commands; chaos.sh holds the lock on its behalf."""
-        done = subprocess.run(
-            [str(ROOT / "scripts" / name), *arguments],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{name}: {(done.stderr or done.stdout).strip()[-800:]}")
-        return done.stdout
-
     # Health ----------------------------------------------------------------------------------
 
     def overview(self, gateway: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Instance:
         for gateway in GATEWAYS:
             try:
                 engines = self.overview(gateway).get("engines", [])
-            except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
+            except (RuntimeError, ValueError) as error:
                 bad.append(f"{gateway}: {error}")
                 continue
             if not engines:
@@ -105,3 +105,20 @@ class Instance:
             if time.monotonic() - began > seconds:
                 raise RuntimeError("not healed: " + "; ".join(bad))
             time.sleep(LOOK_SECONDS)
+
+    def pids(self, parts: tuple[str, ...]) -> dict[str, int]:
+        return {part: self.pid(part) for part in parts}
+
+    def wait_replaced(self, before: dict[str, int], seconds: float = 180.0) -> None:
+        """Until each of these parts runs as another process, and the gateways have looked again."""
+        began = time.monotonic()
+        waiting = dict(before)
+        while waiting:
+            for part, old in list(waiting.items()):
+                with contextlib.suppress(RuntimeError):
+                    if self.pid(part) != old:
+                        del waiting[part]
+            if waiting and time.monotonic() - began > seconds:
+                raise RuntimeError(f"not started anew within {seconds:g} s: {', '.join(waiting)}")
+            time.sleep(LOOK_SECONDS)
+        time.sleep(SEEN_SECONDS)

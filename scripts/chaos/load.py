@@ -19,6 +19,7 @@ import httpx
 
 # A caller that hears nothing for so long has lost its answer, whatever comes later.
 SILENCE_SECONDS = 120.0
+FAILOVERS = ": tandem failovers="
 
 
 @dataclass
@@ -99,15 +100,20 @@ def question(number: int, model: str, tokens: int) -> dict[str, Any]:
 
 
 async def _data_lines(response: httpx.Response) -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if line.startswith("data: "):
-            yield line[6:]
-        elif line.startswith(": tandem failovers="):
-            yield line
+    """Only at line feeds: httpx's own lines also end at characters that a token may hold."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            text = line.rstrip(b"\r").decode()
+            if text.startswith("data: "):
+                yield text[6:]
+            elif text.startswith(FAILOVERS):
+                yield text
 
 
 def _take(answer: Answer, data: str) -> None:
-    if data.startswith(": tandem failovers="):
+    if data.startswith(FAILOVERS):
         answer.failovers = int(data.rpartition("=")[2])
         return
     if data == "[DONE]":
@@ -127,27 +133,39 @@ def _take(answer: Answer, data: str) -> None:
 
 async def ask(client: httpx.AsyncClient, asked: dict[str, Any]) -> Answer:
     """Ask one question and read its answer to the end; never raises for what the service does."""
-    answer = Answer(asked["seed"], asked["max_tokens"], started_at=time.monotonic())
-    last = answer.started_at
+    answer = Answer(asked["seed"], asked["max_tokens"])
+    await _ask(client, asked, answer)
+    return answer
+
+
+async def _ask(client: httpx.AsyncClient, asked: dict[str, Any], answer: Answer) -> None:
+    answer.started_at = time.monotonic()
     try:
         async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
             if response.status_code != 200:
                 body = (await response.aread()).decode(errors="replace")
                 answer.error = f"HTTP {response.status_code}: {body[:200]}"
-                return answer
-            async for data in _data_lines(response):
-                now = time.monotonic()
-                if answer.ids:
-                    answer.longest_gap = max(answer.longest_gap, now - last)
-                last = now
-                _take(answer, data)
-        if not answer.finished and answer.error is None:
-            answer.error = "the stream ended without [DONE]"
-    except (httpx.HTTPError, ValueError) as error:
-        answer.error = f"{type(error).__name__}: {error}"[:200]
+                return
+            await _read(response, answer)
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        answer.error = answer.error or f"{type(error).__name__}: {error}"[:200]
+    except asyncio.CancelledError:
+        answer.error = answer.error or "the answer did not end"
+        raise
     finally:
         answer.ended_at = time.monotonic()
-    return answer
+
+
+async def _read(response: httpx.Response, answer: Answer) -> None:
+    last = answer.started_at
+    async for data in _data_lines(response):
+        now = time.monotonic()
+        if answer.ids:
+            answer.longest_gap = max(answer.longest_gap, now - last)
+        last = now
+        _take(answer, data)
+    if not answer.finished and answer.error is None:
+        answer.error = "the stream ended without [DONE]"
 
 
 class Load:
@@ -173,12 +191,14 @@ class Load:
     async def _caller(self) -> None:
         while not self._stopping:
             self._number += 1
+            asked = self.question(self._number)
+            answer = Answer(asked["seed"], asked["max_tokens"])
             self.running += 1
             try:
-                answer = await ask(self._client, self.question(self._number))
+                await _ask(self._client, asked, answer)
             finally:
                 self.running -= 1
-            self.answers.append(answer)
+                self.answers.append(answer)  # one that never ended counts too
             if answer.failed:
                 await asyncio.sleep(0.5)  # a caller that was refused does not hammer the door
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.chaos.faults import Fault
 from scripts.chaos.load import Answer
 
 HEAD = (
@@ -28,10 +29,13 @@ class Row:
     longest_gap: float
     healed: float | None
     complaints: tuple[str, ...] = ()
+    outage: bool = False
 
     @property
     def lost(self) -> int:
-        return self.failed + self.truncated + self.doubled + self.misspelt
+        """While nobody is left to answer, one who is told so has lost nothing silently."""
+        told = 0 if self.outage else self.failed
+        return told + self.truncated + self.doubled + self.misspelt
 
     def cells(self) -> list[str]:
         healed = "no" if self.healed is None else f"{self.healed:.0f}"
@@ -48,12 +52,12 @@ class Row:
         ]  # fmt: skip
 
 
-def row(fault: str, what: str, answers: list[Answer], misspelt: int, healed: float | None) -> Row:
+def row(fault: Fault, answers: list[Answer], misspelt: int, healed: float | None) -> Row:
     """Count what the callers of these answers saw."""
     told = dict.fromkeys(one.error for one in answers if one.error)
     return Row(
-        fault,
-        what,
+        fault.name,
+        fault.what,
         len(answers),
         sum(one.failovers > 0 for one in answers),
         sum(one.failed for one in answers),
@@ -63,6 +67,7 @@ def row(fault: str, what: str, answers: list[Answer], misspelt: int, healed: flo
         max((one.longest_gap for one in answers), default=0.0),
         healed,
         tuple(str(text) for text in told)[:5],
+        fault.outage,
     )
 
 
