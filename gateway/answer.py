@@ -72,6 +72,8 @@ class Progress:
     whole_low: int = 0
     whole_high: int = 0
     held: str = ""
+    #: the client has been told the end, only usage and [DONE] may be missing
+    finish_reason: str | None = None
 
     @property
     def begun(self) -> bool:
@@ -91,7 +93,17 @@ class Progress:
         return cls(**fields, **arrays)
 
 
-_PLAIN = ("seed", "id", "created", "model", "role_sent", "whole_low", "whole_high", "held")
+_PLAIN = (
+    "seed",
+    "id",
+    "created",
+    "model",
+    "role_sent",
+    "whole_low",
+    "whole_high",
+    "held",
+    "finish_reason",
+)
 _ARRAYS = ("prompt_ids", "ids")
 
 

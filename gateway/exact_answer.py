@@ -40,7 +40,8 @@ class ExactAnswer:
         self._answer.completion_tokens = len(progress.ids)
         self._client = ClientEvents(wanted, progress)
         #: the model has finished: nothing that happens to the engine now is a failure
-        self.finished = False
+        self.finished = progress.finish_reason is not None
+        self._answer.finish_reason = progress.finish_reason
         #: the gateway ended it, the engine would go on: no need to hear it out
         self.cut_short = False
         self._usage: dict[str, Any] | None = None
@@ -225,7 +226,7 @@ class ExactAnswer:
 
     def _finish(self, reason: str) -> None:
         self.finished = True
-        self._answer.finish_reason = reason
+        self._answer.finish_reason = self.progress.finish_reason = reason
         self._answer.completion_tokens = len(self.progress.ids)
 
     def conclude(self) -> None:

@@ -1,0 +1,1 @@
+"""Stand-ins that speak real protocols over real sockets."""
