@@ -116,9 +116,11 @@ check_gpus() {
   check_gpu_runtime
 }
 
-# gpus_say FIELD: a line for each GPU; nothing when the driver does not work.
+# gpus_say FIELD: a line for each GPU; nothing when the driver does not work (it complains there).
 gpus_say() {
-  nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null || true
+  local said
+  said=$(nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null) || return 0
+  printf '%s\n' "$said"
 }
 
 check_gpu_runtime() {

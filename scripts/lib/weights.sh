@@ -62,15 +62,21 @@ fetch_from() {
 
 # fetch_file URL FILE: attempts that got further do not count. Curl's own --retry would begin again.
 fetch_file() {
-  local left=$fetch_attempts before code show=(--silent --show-error)
+  local left=$fetch_attempts before code status show=(--silent --show-error)
   [[ -t 2 ]] && show=(--progress-bar)
   while ((left > 0)); do
     before=$(size_of "$2")
     code=0
-    curl --fail --location "${show[@]}" --connect-timeout 15 --speed-limit 1000 \
-      --speed-time 60 --continue-at - --output "$2" "$1" || code=$?
+    status=$(curl --fail --location "${show[@]}" --connect-timeout 15 --speed-limit 1000 --speed-time 60 \
+      --continue-at - --write-out '%{http_code}' --output "$2" "$1") || code=$?
     ((code == 0)) && return
-    ((code == 33)) && rm -f "$2" # the server cannot go on in the middle of a file
+    if [[ $status == 416 ]]; then
+      # Nothing comes after what is here: it was whole already, or is of something else.
+      whole_tensors "$2" && return
+      rm -f "$2"
+    elif ((code == 33)); then
+      rm -f "$2" # the server cannot go on in the middle of a file
+    fi
     (($(size_of "$2") > before)) || left=$((left - 1))
     sleep "${FETCH_PAUSE:-3}"
   done
