@@ -7,7 +7,7 @@
 # use_target ADDRESS: for all restic calls that follow.
 use_target() {
   local target=${1:-${BACKUP_TARGET:-}}
-  [[ -n $target ]] || target=$(sed -n 's/^BACKUP_TARGET=//p' "${root:?}/.env" 2>/dev/null | tail -n 1)
+  [[ -n $target || ! -f ${root:?}/.env ]] || target=$(sed -n 's/^BACKUP_TARGET=//p' "$root/.env" | tail -n 1)
   command -v restic >/dev/null || die 4 "restic is missing" "" "sudo apt-get install restic"
   [[ -n $target ]] || die 2 "no target for backups" "BACKUP_TARGET is empty" "BACKUP_TARGET=/mnt/backup in .env, or --target"
   export RESTIC_REPOSITORY=$target

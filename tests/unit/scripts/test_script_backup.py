@@ -1,7 +1,7 @@
 """scripts/backup.sh and restore.sh with a real Redis and a real repository.
 
-The instance is the smallest that they take for one: a folder as try mode has it, whose supervisor
-is the Redis itself. Not here: a whole instance (tests/integration/test_backup.py).
+The instance is the smallest that they take for one: a folder as try mode has it, and a process that
+is named as its supervisor. Not here: a whole instance (tests/integration/test_backup.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class SmallInstance:
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine, self.folder = machine, folder
         self.server: RedisServer | None = None
+        self.supervisor: subprocess.Popen[bytes] | None = None
         machine.variables |= {
             "TANDEM_MODE": "try",
             "TRY_DIR": str(folder),
@@ -41,16 +42,23 @@ class SmallInstance:
         (folder / "certificates" / "tls.crt").write_text("certificate")
 
     def start(self) -> redis.Redis:
-        options = ("--requirepass", PASSWORD, "--appendonly", "yes")
-        self.server = start_redis(self.folder / "redis", *options)
+        self.server = start_redis(self.folder / "redis", "--appendonly", "yes")
         (self.folder / "redis.conf").write_text(f"port {self.server.port}\nbind 127.0.0.1\n")
-        (self.folder / "supervisord.pid").write_text(f"{self.server.process.pid}\n")
+        named = ["bash", "-c", "exec -a supervisor.supervisord sleep 600"]
+        self.supervisor = subprocess.Popen(named)
+        (self.folder / "supervisord.pid").write_text(f"{self.supervisor.pid}\n")
+        with redis.Redis(port=self.server.port) as client:
+            client.config_set("requirepass", PASSWORD)
         return redis.Redis(port=self.server.port, password=PASSWORD, decode_responses=True)
 
     def stop(self) -> None:
         if self.server is not None:
             self.server.stop()
             self.server = None
+        if self.supervisor is not None:
+            self.supervisor.kill()
+            self.supervisor.wait(timeout=30)
+            self.supervisor = None
         (self.folder / "supervisord.pid").unlink(missing_ok=True)
 
     def run(self, script: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
