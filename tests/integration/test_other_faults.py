@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.crowd import Crowd
 from tests.integration.events import Turn, error_of, turn_events
-from tests.integration.tandem_instance import Tandem, until
+from tests.integration.tandem_instance import GATEWAYS, Tandem, until
 
 STREAMS = 8
 TOKENS = 1200
@@ -117,7 +117,8 @@ def test_a_gateway_is_killed_under_turns(tandem: Tandem, client: httpx.Client) -
         caller.start()
     until(lambda: all(c.turn.text or c.fault for c in callers), 120, "all turns have begun")
     assert not any(caller.turn.end for caller in callers), "the answers were too short"
-    tandem.kill("gateway-a")
+    # The door may have sent all of them to one gateway: the busier one is killed.
+    tandem.kill(max(GATEWAYS, key=lambda name: tandem.overview(name).get("in_flight", 0)))
     for caller in callers:
         caller.join(240)
     assert [caller.fault for caller in callers if caller.fault] == []
