@@ -87,7 +87,8 @@ supervisor_sections() {
   engine vllm-b "$vllm_b_port"
   gateway gateway-a "$gateway_a_port"
   gateway gateway-b "$gateway_b_port"
-  program nginx 400 15 "" "$(command -v nginx)" -p "$try_dir/nginx" -c "$try_dir/nginx/nginx.conf" -g 'daemon off;'
+  program nginx 400 15 "" "$BASH" "$root/scripts/lib/start_door.sh" \
+    -p "$try_dir/nginx" -c "$try_dir/nginx/nginx.conf" -g 'daemon off;'
   has_prometheus || return 0
   program prometheus 500 15 "" "$(command -v prometheus)" "--config.file=$try_dir/prometheus/prometheus.yml" \
     "--storage.tsdb.path=$try_dir/prometheus/data" --storage.tsdb.retention.time=2d \

@@ -54,8 +54,15 @@ def test_an_engine_whose_processes_are_all_killed_comes_back(tandem: Tandem) -> 
 def test_a_part_that_is_killed_comes_back(tandem: Tandem, program: str) -> None:
     before = tandem.kill(program)
     until(lambda: tandem.pid(program) not in (0, before), COME_BACK_SECONDS, "another process")
+    until(lambda: _stays(tandem, program), COME_BACK_SECONDS, "a process that stays up")
     tandem.wait_healthy()
     assert tandem.ask("hello").status_code == 200
+
+
+def _stays(tandem: Tandem, program: str) -> bool:
+    """Up for five seconds: one that cannot have its port ends sooner, again and again."""
+    state = tandem.supervisor("getProcessInfo", program)
+    return bool(state["statename"] == "RUNNING" and state["now"] - state["start"] >= 5)
 
 
 def test_a_second_start_says_that_it_runs(tandem: Tandem) -> None:
