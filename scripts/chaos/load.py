@@ -169,12 +169,16 @@ async def _read(response: httpx.Response, answer: Answer) -> None:
 
 
 class Load:
-    """`streams` callers that ask one question after the other until told to stop."""
+    """`streams` callers that ask one question after the other until told to stop.
 
-    def __init__(self, service: Service, streams: int, tokens: int) -> None:
+    `pause`: seconds between two questions, where engines share their cores with everything else.
+    """
+
+    def __init__(self, service: Service, streams: int, tokens: int, pause: float = 0.0) -> None:
         self._service = service
         self._streams = streams
         self._tokens = tokens
+        self._pause = pause
         self._stopping = False
         self._number = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -199,8 +203,8 @@ class Load:
             finally:
                 self.running -= 1
                 self.answers.append(answer)  # one that never ended counts too
-            if answer.failed:
-                await asyncio.sleep(0.5)  # a caller that was refused does not hammer the door
+            # A caller that was refused does not hammer the door.
+            await asyncio.sleep(max(self._pause, 0.5 if answer.failed else 0.0))
 
     async def stop(self, deadline: float = 180.0) -> list[Answer]:
         """Ask nothing new, wait for the answers that have begun, and return all of them."""

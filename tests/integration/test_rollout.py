@@ -12,12 +12,14 @@ from tests.integration.tandem_instance import ENGINES, GATEWAYS, Tandem
 
 STREAMS = 8
 TOKENS = 150
+# The engines share the cores with all else: without it, a new one would take minutes to load.
+PAUSE_SECONDS = 3.0
 ROLL_SECONDS = 560
 PATIENCE = pytest.mark.timeout(900)
 
 
 async def under_load(tandem: Tandem, *arguments: str) -> list[Answer]:
-    load = Load(tandem.service, STREAMS, TOKENS)
+    load = Load(tandem.service, STREAMS, TOKENS, PAUSE_SECONDS)
     await load.start()
     try:
         done = await asyncio.to_thread(
