@@ -39,7 +39,10 @@ class Crowd:
             try:
                 async with asyncio.timeout(BEGUN_SECONDS):
                     await asyncio.gather(*(event.wait() for event in begun))
-                assert not any(task.done() for task in tasks), "the answers were too short"
+                early = [task.result() for task in tasks if task.done()]
+                assert [one.error for one in early if one.failed] == []
+                # On a busy machine the first may be through before the last has begun.
+                assert len(early) <= len(tasks) // 2, "the answers were too short"
                 await asyncio.to_thread(fault)
                 tasks += [asyncio.create_task(read(client, one)) for one in short]
                 return list(await asyncio.gather(*tasks))
