@@ -81,6 +81,7 @@ def _parts(settings: Settings, store: Any, client: EngineClient) -> Parts:
         pool.capacity, settings.queue_length, settings.queue_seconds, metrics, monotonic
     )
     pool.on_change(lambda _: admission.wake())
+    pool.on_change(lambda engine: None if engine.alive else client.drop_idle(engine))
     relay = Relay(
         pool,
         client,

@@ -88,6 +88,7 @@ class Attempt:
         self._over = False
         self._quiet_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._look_due = 0.0
         engine.enter()
         self._unwatch: Callable[[], None] = engine.watch_leave(self.leave)
         self._arm()
@@ -224,10 +225,13 @@ class Attempt:
 
     def _arm(self) -> None:
         every = min(1.0, self._patience.stall / 4, self._patience.first_token / 4)
+        self._look_due = self._loop.time() + every
         self._timer = self._loop.call_later(every, self._look)
 
     def _look(self) -> None:
         """Now and then: has the engine kept the reader waiting for too long?"""
+        # While our own loop stood still nobody listened: that time is no silence of the engine.
+        self._quiet_since += max(0.0, self._loop.time() - self._look_due)
         self._arm()
         response = self._response
         if response is None or not response.waiting:

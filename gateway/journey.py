@@ -17,7 +17,7 @@ from gateway.engine import Engine
 from gateway.engines import EnginePool
 from gateway.errors import EngineFailed, NoEngine, Overloaded, TandemError
 
-#: A request that broke this many different engines is not tried again.
+#: A request during which engines broke this many times is not tried again.
 POISON = 2
 #: However innocent the moves are: an answer that moved so often will not arrive.
 MOVES_LIMIT = 12
@@ -75,6 +75,7 @@ class Journey:
         self._last: Break | None = None
         self._from = ""
         self._moves = 0
+        self._breaks = 0
         self._failures = 0
         self._waits_until: float | None = None
         self._pause = ROUND_SECONDS
@@ -126,8 +127,12 @@ class Journey:
         self._from, self._last = name, fault
         self._moves += fault.kind in ("broke", "hung", "moved")
         if fault.kind == "broke":
+            self._breaks += 1
             self._broken |= {name}
-        elif fault.kind != "moved":
+        elif fault.kind == "moved":
+            # The one that broke long ago may be back as a new process, and there is no other.
+            self._broken = frozenset()
+        else:
             self._avoided |= {name}
         if fault.kind == "failed":
             self._failures += 1
@@ -153,7 +158,7 @@ class Journey:
 
     def _hopeless(self) -> TandemError | None:
         assert self._last is not None
-        if len(self._broken) >= POISON:
+        if self._breaks >= POISON:
             return RequestBreaksEngines()
         if self._moves >= MOVES_LIMIT:
             return EngineFailed(retry_after=1.0)

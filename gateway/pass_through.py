@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from gateway.ejection import Outcome
 from gateway.engine import Engine
-from gateway.engine_client import EngineBusy, EngineClient, EngineFault, EngineResponse
+from gateway.engine_client import (
+    EngineBusy,
+    EngineClient,
+    EngineFault,
+    EngineResponse,
+    EngineTimeout,
+)
 from gateway.engines import EnginePool
 from gateway.errors import EngineFailed, NoEngine, TandemError, engine_error
 
@@ -62,7 +68,7 @@ class PassThrough:
                     response.close()
                 return
             except (EngineFault, TimeoutError) as fault:
-                outcome = Outcome.BUSY if isinstance(fault, EngineBusy) else Outcome.BROKEN
+                outcome = self._blame(fault, engine)
                 if begun:
                     raise EngineFailed() from None
             except TandemError as error:
@@ -79,13 +85,24 @@ class PassThrough:
         await self._pool.wait_usable(0.0 if tried else WAIT_SECONDS, exclude=tried)
         return self._pool.choose(passed.affinity, exclude=tried)
 
+    def _blame(self, fault: Exception, engine: Engine) -> Outcome:
+        """An engine that works on is not broken, however long this answer takes."""
+        late = isinstance(fault, (EngineTimeout, TimeoutError))
+        if isinstance(fault, EngineBusy) or (late and engine.progressing(SILENCE_SECONDS)):
+            return Outcome.BUSY
+        return Outcome.BROKEN
+
     async def _ask(self, engine: Engine, passed: Passed) -> EngineResponse:
         response = await self._client.request(
             engine, "POST", passed.path, passed.body, timeout=self._first_byte_seconds
         )
-        if response.status >= 400:
-            raise engine_error(response.status, await response.read(limit=64 * 1024))
-        return response
+        if response.status < 400:
+            return response
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                raise engine_error(response.status, await response.read(limit=64 * 1024))
+        finally:
+            response.close()
 
 
 async def _piece(response: EngineResponse, passed: Passed, engine: Engine, begun: bool) -> bytes:

@@ -61,9 +61,11 @@ class Usage:
                         pipeline.hincrby(key, field, value)
                     pipeline.expire(key, KEPT_DAYS * 86_400)
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError):
+        except BaseException as error:
             for place, counts in counted.items():
                 self._unwritten.setdefault(place, Counter()).update(counts)
+            if not isinstance(error, (RedisError, OSError, TimeoutError)):
+                raise  # a cancelled write is not a lost one
 
     async def read(self, caller_id: str, days: int) -> list[dict[str, Any]]:
         """The last days, newest first: `{date, requests, prompt_tokens, completion_tokens}`.

@@ -18,7 +18,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
         caller = parts.keys.check(request.scope["headers"])
         line.key = caller.name
         days = request.query_params.get("days", "7")
-        if not days.isdecimal() or not 1 <= int(days) <= KEPT_DAYS:
+        if not days.isdecimal() or len(days) > 2 or not 1 <= int(days) <= KEPT_DAYS:
             raise BadRequest(f"days must be a number from 1 to {KEPT_DAYS}.", param="days")
         return JSONResponse(
             {"key": caller.name, "data": await parts.usage.read(caller.id, int(days))}
