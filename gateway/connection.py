@@ -83,6 +83,9 @@ class EngineConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             response.fail(EngineBroke("the engine's answer is not HTTP"))
+            if response.complete:
+                self.drop()  # bytes after the whole answer: nobody shall ask here again
+                response.wake()
             return
         response.wake()
 

@@ -7,8 +7,9 @@ Owns the retry and the accounting at the engine. Not here: answers that go on ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.ejection import Outcome
 from gateway.engine import Engine
@@ -57,8 +58,10 @@ class PassThrough:
             begun = False
             engine.enter()
             outcome = Outcome.CLIENT_GONE
+            sent: list[EngineResponse] = []
+            unwatch = engine.watch_leave(partial(_let_go, sent))
             try:
-                response = await self._ask(engine, passed)
+                response = await self._ask(engine, passed, sent.append)
                 try:
                     while piece := await _piece(response, passed, engine, begun):
                         begun = True
@@ -77,6 +80,7 @@ class PassThrough:
                     raise
                 refusal = error
             finally:
+                unwatch()
                 engine.leave()
                 engine.report(outcome)
         raise refusal
@@ -92,9 +96,16 @@ class PassThrough:
             return Outcome.BUSY
         return Outcome.BROKEN
 
-    async def _ask(self, engine: Engine, passed: Passed) -> EngineResponse:
+    async def _ask(
+        self, engine: Engine, passed: Passed, on_sent: Callable[[EngineResponse], None]
+    ) -> EngineResponse:
         response = await self._client.request(
-            engine, "POST", passed.path, passed.body, timeout=self._first_byte_seconds
+            engine,
+            "POST",
+            passed.path,
+            passed.body,
+            timeout=self._first_byte_seconds,
+            on_sent=on_sent,
         )
         if response.status < 400:
             return response
@@ -112,6 +123,16 @@ async def _piece(response: EngineResponse, passed: Passed, engine: Engine, begun
         passed.engine, passed.status = engine.name, response.status
         passed.content_type = response.headers.get("content-type", passed.content_type)
     return piece
+
+
+def _let_go(sent: list[EngineResponse], reason: str) -> None:
+    """The engine died or hangs: no waiting for it. A drained one may end what it has.
+
+    No EngineBroke: the client would take it for a stale connection and ask the same engine again.
+    """
+    if reason != "draining":
+        for response in sent:
+            response.fail(EngineFault("the engine went down"))
 
 
 def _judged(error: TandemError) -> Outcome:

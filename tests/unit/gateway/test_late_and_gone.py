@@ -13,8 +13,9 @@ import pytest
 
 from gateway import app
 from gateway.attempt import Attempt, Break, Patience
+from gateway.connection import EngineConnection
 from gateway.engine import Engine, EngineState
-from gateway.engine_client import EngineTimeout
+from gateway.engine_client import EngineBroke, EngineTimeout
 from gateway.engines import EnginePool
 from gateway.errors import EngineFailed
 from gateway.journey import Journey, RequestBreaksEngines
@@ -144,3 +145,42 @@ async def test_a_refusal_that_is_not_read_to_its_end_is_closed() -> None:
     asking.cancel()
     await asyncio.wait({asking})
     assert closed.is_set()
+
+
+async def test_a_document_is_asked_of_the_other_engine_when_the_first_one_hangs() -> None:
+    pool = two_engines()
+    silent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked: list[Engine] = []
+
+    async def request(engine: Engine, *_: Any, on_sent: Any, **__: Any) -> Any:
+        asked.append(engine)
+        if len(asked) > 1:
+            raise EngineBroke("the second one was asked, that is all")
+        on_sent(SimpleNamespace(fail=silent.set_exception))
+        asyncio.get_running_loop().call_soon(engine.observe, EngineState.DOWN, "hung")
+        await silent
+
+    passing = PassThrough(pool, cast(Any, SimpleNamespace(request=request)), 60.0)
+    with pytest.raises(EngineFailed):
+        async with (
+            asyncio.timeout(30),
+            aclosing(passing.stream(Passed("/v1/messages", b"{}"))) as p,
+        ):
+            await anext(p)
+    assert {engine.name for engine in asked} == {"vllm-a", "vllm-b"}
+    assert not any(engine._leavers for engine in pool.engines)
+
+
+async def test_a_connection_with_bytes_after_its_answer_is_not_used_again() -> None:
+    transport = SimpleNamespace(
+        write=lambda _: None, resume_reading=lambda: None, abort=lambda: None
+    )
+    connection = EngineConnection(asyncio.get_running_loop(), lambda _: None)
+    connection.connection_made(cast(Any, transport))
+    response = connection.send(b"GET / HTTP/1.1\r\n\r\n")
+    reading = asyncio.create_task(response.read())
+    await asyncio.sleep(0)
+    connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokrubbish\r\n")
+    async with asyncio.timeout(30):
+        assert await reading == b"ok"
+    assert not connection.usable
