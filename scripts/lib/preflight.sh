@@ -45,7 +45,7 @@ check_docker() {
 
 # at_least VERSION WANTED
 at_least() {
-  [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+  [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | sed -n 1p) == "$2" ]]
 }
 
 check_ports() {
@@ -109,9 +109,9 @@ check_gpus() {
     return
   fi
   ((count >= 4)) || problem "$count GPUs answer, four are needed" "look at nvidia-smi; without GPUs: --cpu"
-  driver=$(gpus_say driver_version | head -n 1)
+  driver=$(gpus_say driver_version | sed -n 1p)
   at_least "${driver:-0}" 580 || problem "driver ${driver:-unknown} is too old" "580 or newer is needed (CUDA 13)"
-  memory=$(gpus_say memory.total | sort -n | head -n 1)
+  memory=$(gpus_say memory.total | sort -n | sed -n 1p)
   ((${memory:-0} >= 22000)) || problem "the smallest GPU has ${memory:-0} MiB" "24 GB are needed; smaller: VLLM_PROFILE=qwen2.5-7b-awq.yaml in .env"
   check_gpu_runtime
 }
