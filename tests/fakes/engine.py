@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes import engine_bytes as wire
+
 PROMPT_IDS = [11, 12, 13]
 FIRST_ID = 100
 CONTEXT = 64
@@ -209,9 +211,9 @@ class FakeEngine:
 
     def _stream(self, path: str, body: dict[str, Any], fault: Fault | None) -> list[bytes]:
         chunks = self.script if self.script is not None else self._model(path, body)
-        events = [_event(chunk) for chunk in chunks]
+        events = [wire.event(chunk) for chunk in chunks]
         if body.get("stream_options", {}).get("include_usage") and self.script is None:
-            events.append(_event(self._usage(path, body, chunks)))
+            events.append(wire.event(self._usage(path, body, chunks)))
         events.append(b"data: [DONE]\n\n")
         if self.comments:
             events = [piece for event in events for piece in (b": keep-alive\n\n", event)]
@@ -224,16 +226,15 @@ class FakeEngine:
     ) -> list[bytes]:
         if fault is None or fault.at is not None:
             return events
-        begin = events[: fault.after]
         error = {"error": {"message": "EngineCore encountered an issue", "code": 500}}
         ends: dict[str, list[bytes]] = {
             "garbage": [b'data: {"cho\n\n'],
-            "error_event": [_event(error), b"data: [DONE]\n\n"],
+            "error_event": [wire.event(error), b"data: [DONE]\n\n"],
             "done": [b"data: [DONE]\n\n"],
             "half": [b'data: {"choices": [{"ind'],
-            "abort": [_event(_aborted(chunks)), b"data: [DONE]\n\n"],
+            "abort": [wire.event(wire.aborted(chunks)), b"data: [DONE]\n\n"],
         }
-        return begin + ends.get(fault.kind, [])
+        return events[: fault.after] + ends.get(fault.kind, [])
 
     # The model -----------------------------------------------------------------------------
 
@@ -254,10 +255,12 @@ class FakeEngine:
             assert prompt[len(PROMPT_IDS) :] == self.ids()[:done], prompt
         budget = body.get("max_tokens")
         budget = (CONTEXT if chat else 16) if budget is None else budget
-        outputs = list(_generated(self.pieces, self.ids(), self.groups, done, budget, body))
-        chunks = [_chunk(chat, self.name, text, ids, fin, why) for text, ids, fin, why in outputs]
+        outputs = list(wire.generated(self.pieces, self.ids(), self.groups, done, budget, body))
+        chunks = [
+            wire.chunk(chat, self.name, text, ids, fin, why) for text, ids, fin, why in outputs
+        ]
         if chat:
-            role = _named(chat, self.name) | {"choices": [{**ROLE, "finish_reason": None}]}
+            role = wire.named(chat, self.name) | {"choices": [{**ROLE, "finish_reason": None}]}
             if body.get("return_token_ids"):
                 role["prompt_token_ids"] = PROMPT_IDS
             return [role, *chunks]
@@ -277,75 +280,7 @@ class FakeEngine:
         prompts = len(prompt) if isinstance(prompt, list) else len(PROMPT_IDS)
         usage = {"prompt_tokens": prompts, "completion_tokens": sum(ids)}
         usage["total_tokens"] = prompts + sum(ids)
-        return {**_named("chat" in path, self.name), "choices": [], "usage": usage}
-
-
-def _generated(
-    pieces: list[bytes],
-    ids: list[int],
-    groups: list[int],
-    done: int,
-    budget: int,
-    body: dict[str, Any],
-) -> Any:
-    """(text, ids, finish_reason, stop_reason) for each event, as vLLM's detokenizer gives them."""
-    stops = body.get("stop") or []
-    stops = [stops] if isinstance(stops, str) else stops
-    include = bool(body.get("include_stop_str_in_output"))
-    hold = max(map(len, stops)) - 1 if stops and not include else 0
-    raw, text, given, group, at = b"", "", 0, 0, done
-    end = min(len(pieces), done + budget)
-    while at < end:
-        size = groups[group % len(groups)]
-        group += 1
-        fresh: list[int] = []
-        found: tuple[int, str] | None = None
-        while at < end and len(fresh) < size and found is None:
-            raw += pieces[at]
-            fresh.append(ids[at])
-            at += 1
-            decoded = raw.decode("utf-8", "replace")
-            if not decoded.endswith("\ufffd"):
-                text = decoded
-            hits = [(text.find(s) + len(s), s) for s in stops if s in text]
-            found = min(hits) if hits else None
-        if found is not None:
-            text = text[: found[0]] if include else text[: found[0] - len(found[1])]
-            yield text[given:], fresh, "stop", found[1]
-            return
-        last = at == end
-        shown = len(text) if last else max(given, len(text) - hold)
-        finish = ("stop" if at == len(pieces) else "length") if last else None
-        yield text[given:shown], fresh, finish, None
-        given = shown
-
-
-def _named(chat: bool, name: str) -> dict[str, Any]:
-    kind = "chat.completion.chunk" if chat else "text_completion"
-    return {"id": f"{name}-id", "object": kind, "created": 1700000000, "model": "m"}
-
-
-def _chunk(
-    chat: bool, name: str, text: str, ids: list[int], finish: str | None, why: str | None
-) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": 0}
-    choice |= {"delta": {"content": text}} if chat else {"text": text}
-    choice |= {"logprobs": None, "finish_reason": finish}
-    if finish is not None or not chat:
-        choice["stop_reason"] = why
-    choice["token_ids"] = ids
-    return _named(chat, name) | {"choices": [choice]}
-
-
-def _aborted(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    last = json.loads(json.dumps(chunks[-1]))
-    last["choices"][0] |= {"finish_reason": "abort", "token_ids": []}
-    return last  # type: ignore[no-any-return]
-
-
-def _event(chunk: dict[str, Any]) -> bytes:
-    text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode() + b"\n\n"
+        return {**wire.named("chat" in path, self.name), "choices": [], "usage": usage}
 
 
 async def _rounds() -> None:

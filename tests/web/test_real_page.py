@@ -16,7 +16,8 @@ def test_asks_and_finds_the_answer_again(new_page: Opener, tandem: Instance) -> 
     ask(page, "你好，请介绍一下自己")
     expect(page.locator(".endnote")).to_be_visible(timeout=SLOW_MS)
     expect(page.locator(".card")).to_have_count(0)
-    said = page.locator(".message.assistant .prose").inner_text()
+    said = page.locator(".message.assistant .prose").text_content() or ""
+    assert said
     page.reload()
     expect(page.locator(".message.user .question")).to_have_text("你好，请介绍一下自己")
     expect(page.locator(".message.assistant .prose")).to_have_text(said)
