@@ -1,4 +1,7 @@
-"""scripts/chaos.sh: parts are killed under load, and the table says that nobody lost an answer."""
+"""scripts/chaos.sh: a fault under load, and the table says that nobody lost an answer.
+
+The quick faults only: engines are killed and stopped in test_engine_faults.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ CHAOS_SECONDS = 560
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("fault", ["kill-core", "stop-core", "drain-engine", "kill-redis"])
+@pytest.mark.parametrize("fault", ["drain-engine", "kill-redis"])
 def test_nobody_loses_an_answer(tandem: Tandem, fault: str) -> None:
     done = operate(tandem, "chaos.sh", *SMALL, fault, seconds=CHAOS_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
