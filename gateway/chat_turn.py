@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.errors import TandemError
+from gateway.errors import NotFound, TandemError
 from gateway.sessions import (
     AlreadyAnswered,
     Begun,
@@ -182,22 +182,27 @@ class ChatTurn:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await run.ended()
-            return _stopped(turn_id, run.ref.session_id, run.answer.end)
+            end = run.answer.end
+            return _stopped(turn_id, run.ref.session_id, end.data if end else None)
         view = await self._parts.turns.ask_stop(owner, turn_id)
         if view.orphaned:
             await self._end_orphan(owner, Orphan(view.session_id, turn_id))
-        end = await self._log_end(owner, turn_id)
+        end = await self._end_elsewhere(owner, turn_id)
         return _stopped(turn_id, view.session_id, end)
 
-    async def _log_end(self, owner: str, turn_id: str) -> TurnEvent | None:
+    async def _end_elsewhere(self, owner: str, turn_id: str) -> dict[str, Any] | None:
+        """How a turn of the other gateway ended, empty where it kept no log; None: not yet."""
         deadline = self._parts.monotonic() + STOP_SECONDS
         while self._parts.monotonic() < deadline:
-            view = await self._parts.turns.read(owner, turn_id)
+            try:
+                view = await self._parts.turns.read(owner, turn_id)
+            except NotFound:
+                return {}
             for entry in view.entries:
                 if entry.event in ("done", "error"):
-                    return TurnEvent(0, entry.event, entry.data or {})
+                    return entry.data or {}
             if view.state != "running":
-                return None
+                return {}
             await asyncio.sleep(STOP_LOOK_SECONDS)
         return None
 
@@ -216,12 +221,12 @@ class ChatTurn:
             await asyncio.wait(set(self._tasks), timeout=ABORT_SECONDS)
 
 
-def _stopped(turn_id: str, session_id: str, end: TurnEvent | None) -> dict[str, Any]:
-    data = end.data if end else {}
+def _stopped(turn_id: str, session_id: str, end: dict[str, Any] | None) -> dict[str, Any]:
+    data = end or {}
     return {
         "turn_id": turn_id,
         "session_id": session_id,
-        "status": "stopped" if end else "stopping",
+        "status": "stopping" if end is None else "stopped",
         "finish_reason": data.get("finish_reason"),
         "saved": data.get("saved", False),
     }

@@ -34,9 +34,6 @@ class ContextCounter:
         fresh = self._monotonic() - self._seen_at < REMEMBER_SECONDS
         return self._length if fresh else None
 
-    def forget(self) -> None:
-        self._length = None
-
     async def count(self, messages: list[ChatMessage]) -> Counted:
         asked = {"model": self._model, "messages": messages, "add_generation_prompt": True}
         body = json.dumps(asked, ensure_ascii=False).encode()

@@ -13,6 +13,7 @@ import orjson
 from starlette.types import Send
 
 from gateway import sse
+from gateway.errors import TandemError
 from gateway.turn_events import TurnEvent
 
 # The page takes a connection that says nothing for 45 s for lost.
@@ -35,7 +36,8 @@ async def pump(
     events: AsyncGenerator[TurnEvent], send: Send, headers: list[tuple[bytes, bytes]]
 ) -> TurnEvent | None:
     """All events to the reader; returns the last one. What is raised before anything was sent
-    is the caller's to tell."""
+    is the caller's to tell; afterwards it is an event without an id, so that a reader who comes
+    back does so from the last event that it has."""
     last: TurnEvent | None = None
     coming = asyncio.ensure_future(anext(events, None))
     try:
@@ -48,7 +50,11 @@ async def pump(
             if not done:
                 await _write(send, SIGN_OF_LIFE)
                 continue
-            event = coming.result()
+            try:
+                event = coming.result()
+            except TandemError as error:
+                await _write(send, sse.encode(error.response_bytes(), event="error"))
+                break
             if event is None:
                 break
             last = event

@@ -168,9 +168,10 @@ class ScriptRunner:
             raise store_unavailable() from error
 
     async def pipeline(self, *commands: tuple[Value, ...]) -> list[Any]:
+        """Together, but no transaction: a full Redis refuses to queue even a read in one."""
         try:
             async with asyncio.timeout(self.deadline):
-                async with self.redis.pipeline(transaction=True) as bundle:
+                async with self.redis.pipeline(transaction=False) as bundle:
                     for command in commands:
                         bundle.execute_command(*command)
                     answer: list[Any] = await bundle.execute()

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import EngineFailed, SessionStoreUnavailable, TandemError
 from gateway.turn_events import TURN_ID, Answer, Reader, TurnEvent, ending
-from gateway.turns import Entry, TurnStore, View
+from gateway.turns import Entry, TurnStore, View, turn_not_found
 
 LOOK_SECONDS: Final = 0.1
 # A store that is away for longer than this ends the reading; the reader may come back.
@@ -55,6 +55,8 @@ class LogReader:
         reader = Reader(last_event_id)
         while True:
             view = await self._look()
+            if not view.resumable:
+                raise turn_not_found()
             self._apply(view.entries)
             while (event := self._answer.next_for(reader)) is not None:
                 yield event
