@@ -55,6 +55,15 @@ class TandemError(Exception):
             }
         }
 
+    @property
+    def outcome(self) -> str:
+        """What metrics and logs call a request that ended with this."""
+        if self.status == 429 or type(self) is Overloaded:
+            return "rate_limited"
+        if self.status < 500:
+            return "client_error"
+        return "internal_error" if self.status == 500 else "upstream_error"
+
     def response_bytes(self) -> bytes:
         return orjson.dumps(self.body())
 

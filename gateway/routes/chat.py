@@ -18,7 +18,7 @@ from gateway.auth import Caller
 from gateway.body import read_body
 from gateway.chat_turn import TurnRequest, stored_answer, stored_result
 from gateway.client_watch import ClientGone, ClientWatch
-from gateway.errors import BadRequest, TandemError
+from gateway.errors import BadRequest
 from gateway.event_pump import pump
 from gateway.logs import RequestLog
 from gateway.parts import Parts
@@ -122,7 +122,7 @@ class Chat:
     def _settle(self, line: RequestLog, caller: Caller, run: TurnRun) -> None:
         answer = run.call.outcome if run.call is not None else None
         if run.error is not None and not line.outcome:
-            line.outcome = outcome_of(run.error)
+            line.outcome = run.error.outcome
         if answer is None:
             return
         line.engine, line.failovers = answer.engine, answer.failovers
@@ -183,7 +183,9 @@ def last_event_id(scope: Scope) -> int:
     """From the header that browsers send, else from the query; nothing means the beginning."""
     given = _header(scope, b"last-event-id").decode("latin-1")
     if not given:
-        query = dict(part.partition("=")[::2] for part in scope["query_string"].decode().split("&"))
+        query = dict(
+            part.partition("=")[::2] for part in scope["query_string"].decode("latin-1").split("&")
+        )
         given = query.get("last_event_id", "0")
     if not given.isdecimal() or len(given) > 12:
         raise BadRequest(
@@ -237,11 +239,3 @@ async def _json(send: Send, body: dict[str, Any], headers: Headers) -> None:
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(raw)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": raw})
-
-
-def outcome_of(error: TandemError) -> str:
-    if error.status == 429 or error.code == "overloaded":
-        return "rate_limited"
-    if error.status < 500:
-        return "client_error"
-    return "internal_error" if error.status == 500 else "upstream_error"

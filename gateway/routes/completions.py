@@ -86,7 +86,7 @@ class Completions:
                 else:
                     await self._complete(call, line, headers, send)
         except TandemError as error:
-            line.outcome = line.outcome or outcome_of(error)
+            line.outcome = line.outcome or error.outcome
             raise
         finally:
             self._settle(call, caller, line, waited)
@@ -149,14 +149,6 @@ class Completions:
 
 # The relay's word for it -> the outcome that metrics and logs know.
 OUTCOMES = {"overloaded": "rate_limited"}
-
-
-def outcome_of(error: TandemError) -> str:
-    if error.status == 429 or type(error) is Overloaded:
-        return "rate_limited"
-    if error.status < 500:
-        return "client_error"
-    return "internal_error" if error.status == 500 else "upstream_error"
 
 
 def _priority(scope: Scope) -> Literal["interactive", "batch"]:
