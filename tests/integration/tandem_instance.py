@@ -162,6 +162,14 @@ class Tandem:
         seen: dict[str, Any] = answer.json()
         return seen
 
+    def busiest_engine(self) -> str:
+        """The engine that carries the most answers now, both gateways' together."""
+        load = dict.fromkeys(ENGINES, 0)
+        for gateway in GATEWAYS:
+            for one in self.overview(gateway).get("engines", ()):
+                load[one["name"]] += one["in_flight"]
+        return max(load, key=lambda name: load[name])
+
     def engine_states(self, gateway: str = "gateway-a") -> dict[str, str]:
         return {one["name"]: one["state"] for one in self.overview(gateway).get("engines", ())}
 

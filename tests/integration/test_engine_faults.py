@@ -61,8 +61,12 @@ def crowd(tandem: Tandem) -> Crowd:
 @pytest.mark.parametrize("wanted", [processes.WORKER, processes.ENGINE_CORE, processes.API_SERVER])
 async def test_killed(tandem: Tandem, crowd: Crowd, wanted: str) -> None:
     """kill -9 of the worker, of the engine core, of the API server."""
-    victims = tandem.engine_pids("vllm-a", wanted)
-    answers = await crowd.run(lambda: processes.send(victims[-1:], signal.SIGKILL))
+
+    def kill() -> None:
+        victims = tandem.engine_pids(tandem.busiest_engine(), wanted)
+        processes.send(victims[-1:], signal.SIGKILL)
+
+    answers = await crowd.run(kill)
     await check(tandem, answers, DEATH_GAP)
     await asyncio.to_thread(tandem.wait_healthy)
     share = await same_as_unbroken(tandem, answers)
@@ -74,13 +78,19 @@ async def test_killed(tandem: Tandem, crowd: Crowd, wanted: str) -> None:
 async def test_hung_core(tandem: Tandem, crowd: Crowd) -> None:
     """SIGSTOP of the engine core: its health check still says 200, and its answers still move;
     the watchdog then ends it, and it comes back by itself."""
-    core = tandem.engine_pids("vllm-b", processes.ENGINE_CORE)
-    before = tandem.pid("vllm-b")
-    answers = await crowd.run(lambda: processes.send(core, signal.SIGSTOP))
+    stopped: dict[str, int] = {}
+
+    def stop() -> None:
+        engine = tandem.busiest_engine()
+        core = tandem.engine_pids(engine, processes.ENGINE_CORE)
+        stopped[engine] = tandem.pid(engine)
+        processes.send(core, signal.SIGSTOP)
+
+    answers = await crowd.run(stop)
     await check(tandem, answers, HANG_GAP)
     await asyncio.to_thread(tandem.wait_healthy)
-    assert tandem.pid("vllm-b") not in (0, before), "nobody restarted the hung engine"
-    assert [pid for pid in core if processes.name(pid)] == []
+    for engine, before in stopped.items():
+        assert tandem.pid(engine) not in (0, before), "nobody restarted the hung engine"
 
 
 async def test_stopped_in_good_order(tandem: Tandem) -> None:

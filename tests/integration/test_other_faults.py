@@ -14,7 +14,9 @@ from tests.integration.events import Turn, error_of, turn_events
 from tests.integration.tandem_instance import Tandem, until
 
 STREAMS = 8
-TOKENS = 1600
+TOKENS = 1200
+# A turn is taken up again: it must still run when its gateway is killed.
+TURN_TOKENS = 3000
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -83,7 +85,7 @@ class Client(threading.Thread):
     def _ask(self, client: httpx.Client) -> None:
         body = {
             "prompt": f"a long story, number {self._number}", "stream": True,
-            "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True,
+            "max_tokens": TURN_TOKENS, "temperature": 0, "ignore_eos": True,
         }  # fmt: skip
         self._read(lambda: client.stream(
             "POST", "/v1/chat", json=body, headers={"x-tandem-resume": "on"}
@@ -116,10 +118,11 @@ def test_a_gateway_is_killed_under_turns(tandem: Tandem, client: httpx.Client) -
     for caller in callers:
         caller.start()
     until(lambda: all(c.turn.text or c.fault for c in callers), 120, "all turns have begun")
-    assert not any(caller.turn.end for caller in callers), "the answers were too short"
+    running = [caller for caller in callers if caller.turn.end is None]
+    assert running, "the answers were too short"
     # The door may have sent all of them to one gateway: one that runs a turn is killed.
     with tandem.redis() as store:
-        runner = store.hget(f"tandem:turn:{callers[0].turn.turn_id}", "gateway")
+        runner = store.hget(f"tandem:turn:{running[0].turn.turn_id}", "gateway")
     assert isinstance(runner, str)
     tandem.kill(runner)
     for caller in callers:
@@ -130,7 +133,7 @@ def test_a_gateway_is_killed_under_turns(tandem: Tandem, client: httpx.Client) -
         end = caller.turn.end
         assert end is not None and end.name == "done", end
         assert end.data["finish_reason"] == "length"
-        assert end.data["usage"]["completion_tokens"] == TOKENS
+        assert end.data["usage"]["completion_tokens"] == TURN_TOKENS
         saved = client.get(f"/v1/sessions/{caller.turn.session_id}").json()["messages"]
         assert [one["role"] for one in saved] == ["user", "assistant"]
         assert saved[1]["content"] == caller.turn.text
