@@ -139,12 +139,15 @@ class ChatTurn:
                     yield event
                     if event.last:
                         return
-            if reader is not None and reader.orphan is not None:
-                problem = await self._adopt(owner, turn_id, reader.orphan, last)
-                if problem is not None:
-                    yield failure(problem, last)
-                    return
-            elif run is not None and not run.answer.moved:
+            if reader is None:
+                if run is not None and run.answer.moved:
+                    continue
+                return
+            if reader.orphan is None:
+                return
+            problem = await self._adopt(owner, turn_id, reader.orphan, last)
+            if problem is not None:
+                yield failure(problem, last)
                 return
 
     def _reader(self, owner: str, turn_id: str) -> LogReader:
@@ -182,8 +185,8 @@ class ChatTurn:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await run.ended()
-            end = run.answer.end
-            return _stopped(turn_id, run.ref.session_id, end.data if end else None)
+            last = run.answer.end
+            return _stopped(turn_id, run.ref.session_id, last.data if last else None)
         view = await self._parts.turns.ask_stop(owner, turn_id)
         if view.orphaned:
             await self._end_orphan(owner, Orphan(view.session_id, turn_id))

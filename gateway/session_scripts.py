@@ -9,7 +9,7 @@ Not here: what the steps mean to a caller (sessions.py), the log of a running tu
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -158,26 +158,36 @@ class ScriptRunner:
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Value]) -> Any:
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        try:
-            async with asyncio.timeout(self.deadline):
-                try:
-                    return await self._call("EVALSHA", digest, keys, args)
-                except NoScriptError:
-                    return await self._call("EVAL", script, keys, args)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise store_unavailable() from error
+        async with self._in_time():
+            try:
+                answer = await self._call("EVALSHA", digest, keys, args)
+            except NoScriptError:
+                answer = await self._call("EVAL", script, keys, args)
+        return answer
 
     async def pipeline(self, *commands: tuple[Value, ...]) -> list[Any]:
         """Together, but no transaction: a full Redis refuses to queue even a read in one."""
+        async with self._in_time():
+            async with self.redis.pipeline(transaction=False) as bundle:
+                for command in commands:
+                    bundle.execute_command(*command)
+                answer: list[Any] = await bundle.execute()
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(self.deadline):
-                async with self.redis.pipeline(transaction=False) as bundle:
-                    for command in commands:
-                        bundle.execute_command(*command)
-                    answer: list[Any] = await bundle.execute()
-                    return answer
+                yield
         except (RedisError, OSError, TimeoutError) as error:
             raise store_unavailable() from error
+        finally:
+            # The client sends with asyncio.wait_for, which before Python 3.12 forgets a
+            # cancellation that comes as the sending ends. A reader who left would be served on.
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError
 
     async def quietly(self, *commands: tuple[Value, ...]) -> None:
         """Housekeeping that may as well fail: a store that takes no writes can still be read."""

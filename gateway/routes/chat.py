@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -103,12 +104,15 @@ class Chat:
     async def _events(self, caller: Caller, run: TurnRun) -> AsyncGenerator[TurnEvent]:
         """From this gateway's memory; when another one took the turn over, from its log."""
         last = 0
-        async for event in run.answer.follow(0):
-            last = event.id
-            yield event
-        if run.answer.moved:
-            async for event in self._parts.chat_turn.events(caller.id, run.ref.turn_id, last):
+        async with aclosing(run.answer.follow(0)) as here:
+            async for event in here:
+                last = event.id
                 yield event
+        if run.answer.moved:
+            events = self._parts.chat_turn.events(caller.id, run.ref.turn_id, last)
+            async with aclosing(events) as elsewhere:
+                async for event in elsewhere:
+                    yield event
 
     async def _left(self, run: TurnRun, resumable: bool) -> None:
         """The caller is gone: its turn ends and is saved, unless it may come back for it."""
@@ -222,16 +226,11 @@ async def _replay(found: AlreadyAnswered, stream: bool, send: Send, headers: Hea
     """A turn id that was answered before gets the same answer, and costs nothing."""
     answer = stored_answer(found)
     if stream:
-        await pump(_following(answer.follow(0)), send, headers)
+        await pump(answer.follow(0), send, headers)
         return
     ids = {"session_id": found.session_id, "turn_id": found.answer.turn_id}
     body = {"response": answer.text, "status": "success", **ids, **stored_result(found)}
     await _json(send, body, headers)
-
-
-async def _following(events: Any) -> AsyncGenerator[TurnEvent]:
-    async for event in events:
-        yield event
 
 
 async def _json(send: Send, body: dict[str, Any], headers: Headers) -> None:

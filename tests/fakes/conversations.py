@@ -52,10 +52,18 @@ class ScriptedModel:
         self.exact = True
         self.streams = 0
         self._letters = asyncio.Semaphore(0)
+        self._open = asyncio.Event()
 
-    def release(self, letters: int = 10_000) -> None:
-        for _ in range(letters):
+    def release(self, letters: int | None = None) -> None:
+        """So many more letters; all there ever will be when no number is given."""
+        if letters is None:
+            self._open.set()
+        for _ in range(letters or 1):
             self._letters.release()
+
+    def hold(self) -> None:
+        self._open.clear()
+        self._letters = asyncio.Semaphore(0)
 
     async def stream(self, call: Call) -> AsyncIterator[bytes]:
         self.calls.append(call)
@@ -76,7 +84,8 @@ class ScriptedModel:
     async def _letters_of(self, progress: Progress) -> AsyncIterator[bytes]:
         progress.prompt_ids = progress.prompt_ids or array(IDS, [1, 2, 3])
         while len(progress.ids) < len(self.text):
-            await self._letters.acquire()
+            if not self._open.is_set():
+                await self._letters.acquire()
             place = len(progress.ids)
             if place == self.break_at:
                 yield b'data: {"error": {"message": "broke", "type": "server_error"}}\n\n' + DONE
@@ -204,7 +213,7 @@ async def within(work: Awaitable[T]) -> T:
 
 async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 
 

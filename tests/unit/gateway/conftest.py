@@ -1,7 +1,6 @@
 """Fixtures of the gateway's own tests."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis

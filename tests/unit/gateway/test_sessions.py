@@ -19,8 +19,6 @@ from gateway.sessions import (
     AlreadyAnswered,
     Begun,
     Opening,
-    capped,
-    title_of,
 )
 from tests.fakes.conversations import OWNER, Gateway
 from tests.redis_server import RedisServer, start_redis
@@ -180,20 +178,6 @@ async def test_caps_on_turns_and_bytes(gateway: Gateway, monkeypatch: pytest.Mon
         await gateway.sessions.begin(opening(None, "t", prompt="é" * (MESSAGE_BYTES // 2 + 1)))
     assert too_long.value.code == "message_too_long"
     assert isinstance(await gateway.sessions.begin(opening(session, "turn-3")), Begun)
-
-
-def test_an_answer_that_is_too_long_is_cut_at_a_letter_and_says_so() -> None:
-    cut = capped(Message("assistant", "é" * MESSAGE_BYTES, 1, "t"))
-    assert cut.truncated
-    assert cut.content == "é" * (MESSAGE_BYTES // 2)
-    whole = Message("assistant", "x" * MESSAGE_BYTES, 1, "t")
-    assert capped(whole) is whole
-
-
-def test_titles_are_one_short_line() -> None:
-    assert title_of("  two\n\nlines  ") == "two lines"
-    assert len(title_of("word " * 100)) == 60
-    assert title_of("word " * 100).endswith("…")
 
 
 async def test_the_list_is_newest_first_in_pages_without_gaps(
