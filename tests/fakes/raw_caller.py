@@ -82,9 +82,7 @@ class RawCaller:
 
     @property
     def text(self) -> str:
-        return "".join(
-            json.loads(e.data)["text"] for e in self.events if e.event == "delta"
-        )
+        return "".join(json.loads(e.data)["text"] for e in self.events if e.event == "delta")
 
     @property
     def last_id(self) -> int:
