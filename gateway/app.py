@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from starlette.types import ASGIApp
 
@@ -43,6 +45,7 @@ from gateway.usage import Usage
 REDIS_CONNECT_SECONDS = 0.5
 REDIS_SECONDS = 2.0
 REDIS_CONNECTIONS = 256
+REDIS_RETRIES = 3
 PING_SECONDS = 2.0
 END_SECONDS = 10.0
 
@@ -67,6 +70,9 @@ def _redis(settings: Settings) -> Any:
         socket_timeout=REDIS_SECONDS,
         max_connections=REDIS_CONNECTIONS,
         health_check_interval=15,
+        # The library's own first pause may be longer than our deadlines: after a restart of
+        # Redis every kept connection would cost a request its answer.
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), REDIS_RETRIES),
         decode_responses=False,
     )
 

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from tests.stack.appliance import ENGINES, GATEWAYS, MODEL, SERVICES, Appliance
+from tests.stack.appliance import ENGINES, GATEWAYS, MODEL, SERVICES, Appliance, poll
 from tests.stack.streams import ask
 
 
@@ -21,6 +21,8 @@ def test_every_service_is_up_and_healthy(appliance: Appliance) -> None:
 
 
 def test_a_conversation_is_remembered_across_its_turns(appliance: Appliance) -> None:
+    # Parts were killed before: a gateway may have to find Redis again first.
+    poll(lambda: appliance.chat("is it well", max_tokens=1).status_code == 200, 60, "a turn runs")
     first = appliance.chat("the first thing", max_tokens=8)
     assert first.status_code == 200, first.text
     session = first.json()["session_id"]
