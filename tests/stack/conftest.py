@@ -17,7 +17,7 @@ def docker() -> Iterator[DockerEngine]:
     try:
         engine.start()
     except EngineUnavailable as missing:
-        pytest.skip(str(missing))
+        pytest.fail(str(missing))
     try:
         yield engine
     finally:
@@ -34,7 +34,7 @@ def running(docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         appliance = Appliance(docker, folder)
     except EngineUnavailable as missing:
-        pytest.skip(str(missing))
+        pytest.fail(str(missing))
     try:
         appliance.up()
         yield appliance

@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 from typing import IO
 
+from tests.stack.debian import mirror
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PACKAGES = ("docker.io", "docker-cli", "containerd", "docker-buildx", "docker-compose")
 # From the system's own release: testing's runc needs a newer C library.
 SYSTEM_PACKAGES = {
     "runc": "runc", "iptables": "iptables", "debootstrap": "debootstrap", "tini-static": "tini",
 }  # fmt: skip
-MIRROR = os.environ.get("TANDEM_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -139,7 +140,7 @@ class DockerEngine:
         for folder in ("lists/partial", "archives/partial", "packages"):
             (apt / folder).mkdir(parents=True, exist_ok=True)
         source = apt / "sources.list"
-        source.write_text(f"deb [signed-by={KEYRING}] {MIRROR} testing main\n")
+        source.write_text(f"deb [signed-by={KEYRING}] {mirror()} testing main\n")
         options = [
             f"Dir::Etc::SourceList={source}", "Dir::Etc::SourceParts=/dev/null",
             f"Dir::State::Lists={apt}/lists", f"Dir::Cache={apt}", "APT::Sandbox::User=root",

@@ -16,7 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stack.docker_engine import KEYRING, MIRROR, DockerEngine
+from tests.stack.debian import mirror
+from tests.stack.docker_engine import KEYRING, DockerEngine
 
 BASES = {
     "standin/testing": (
@@ -110,7 +111,7 @@ def _import_base(engine: DockerEngine, base: str) -> None:
     try:
         subprocess.run(
             ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", f"--include={packages}",
-             release, str(tree), MIRROR],
+             release, str(tree), mirror()],
             check=True, env=engine.environment, stdout=sys.stderr, timeout=600,
         )  # fmt: skip
         for package in (tree / "var/cache/apt/archives").glob("*.deb"):
