@@ -51,7 +51,7 @@ def known_names() -> set[str]:
 def promtool(*arguments: str | Path, cwd: Path | None = None) -> None:
     tool = shutil.which("promtool")
     if tool is None:
-        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
+        pytest.fail("promtool is not installed (Debian: apt install prometheus)")
     done = subprocess.run(
         [tool, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd
     )

@@ -48,7 +48,7 @@ def test_values_are_taken_literally(tmp_path: Path) -> None:
 
 def test_each_gateway_is_listed_again_for_the_time_when_both_have_failed(tmp_path: Path) -> None:
     if not nginx_is_here():
-        pytest.skip("nginx is not installed")
+        pytest.fail("nginx is not installed")
     upstream = (render(tmp_path, GATEWAYS="127.0.0.1:1 127.0.0.1:2") / "upstream.conf").read_text()
     for gateway in ("127.0.0.1:1", "127.0.0.1:2"):
         assert len(re.findall(rf"server {gateway} ", upstream)) == 2

@@ -31,7 +31,7 @@ def queries() -> list[str]:
 @pytest.fixture
 def ask(tandem: Tandem):
     if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+        pytest.fail("prometheus is not installed (Debian: apt install prometheus)")
     with httpx.Client(base_url=tandem.address("prometheus"), timeout=30) as client:
 
         def answer(query: str) -> dict:

@@ -34,7 +34,7 @@ print("\\n" + json.dumps(found))
 def vllm_python() -> str:
     python = os.environ.get("TANDEM_VLLM_PYTHON", "")
     if not python:
-        pytest.skip("TANDEM_VLLM_PYTHON names no Python with vLLM; scripts/test.sh sets it")
+        pytest.fail("TANDEM_VLLM_PYTHON names no Python with vLLM; scripts/test.sh sets it")
     return python
 
 
