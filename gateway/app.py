@@ -59,7 +59,8 @@ def build(settings: Settings) -> tuple[ASGIApp, Parts]:
     parts = _parts(settings, store, client)
     rooms = (completions, chat, sessions, models, messages, status, usage, health)
     routes = [route for room in rooms for route in room.routes(parts)]
-    return front(parts, routes, lambda _: _life(parts, store, client)), parts
+    hot = completions.hot(parts)
+    return front(parts, routes, lambda _: _life(parts, store, client), hot), parts
 
 
 def _redis(settings: Settings) -> Any:
@@ -154,6 +155,7 @@ async def _life(parts: Parts, store: Any, client: EngineClient) -> AsyncIterator
     jobs: list[Coroutine[Any, Any, None]] = [
         watch.run(),
         parts.usage.run(),
+        parts.limits.run(),
         _ping(parts.metrics, store),
     ]
     tasks = [asyncio.create_task(job) for job in jobs]

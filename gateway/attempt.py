@@ -116,6 +116,11 @@ class Attempt:
             raise self._named(fault) from fault
         return response.headers.get("content-type", "")
 
+    def cut_short(self, shortcut: Callable[[bytes], bytes]) -> None:
+        """Bytes that arrive while chunk() waits go to `shortcut`; it returns what it leaves."""
+        if self._response is not None:
+            self._response.shortcut = shortcut
+
     async def chunk(self) -> bytes:
         """The next bytes. Their end is for the caller to judge: b""."""
         assert self._response is not None

@@ -35,6 +35,11 @@ class EventBuffer:
         self._rest = b""
         self._start = True
 
+    @property
+    def pending(self) -> bool:
+        """An event has begun and is not whole, or nothing was read yet."""
+        return self._start or bool(self._rest)
+
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """(bytes, end): bytes[:end] are whole events, each ending with an empty line."""
         if self._rest:

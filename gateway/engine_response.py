@@ -7,7 +7,7 @@ Not here: parsing HTTP (connection.py), deadlines and repeats (engine_client.py)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 #: Unread bytes at which the connection is not read on, so that the engine has to wait.
@@ -57,6 +57,7 @@ class EngineResponse:
         "complete",
         "headers",
         "received",
+        "shortcut",
         "status",
     )
 
@@ -68,6 +69,8 @@ class EngineResponse:
         self.complete = False
         #: a byte of the response has arrived
         self.received = False
+        #: gets what arrives while the reader waits, and returns what it leaves to the reader
+        self.shortcut: Callable[[bytes], bytes] | None = None
         self._source = source
         self._loop = loop
         self._chunks: list[bytes] = []
@@ -157,8 +160,18 @@ class EngineResponse:
         """One read of the socket is parsed: let the reader have it, or slow the engine down."""
         waiter = self._waiter
         if waiter is not None:
-            if not waiter.done():
+            if not waiter.done() and not self._cut_short():
                 waiter.set_result(None)
         elif self._size > BUFFER_LIMIT and not self._paused and not self.complete:
             self._paused = True
             self._source.pause()
+
+    def _cut_short(self) -> bool:
+        """Whether all that has arrived is dealt with, and the reader may sleep on."""
+        chunks = self._chunks
+        if self.shortcut is None or not chunks or self.complete or self._error is not None:
+            return False
+        rest = self.shortcut(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        self._chunks = [rest] if rest else []
+        self._size = len(rest)
+        return not rest

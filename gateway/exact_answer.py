@@ -107,6 +107,23 @@ class ExactAnswer:
             start = stop + 2
         return self.take()
 
+    def ordinary(self, data: bytes) -> tuple[bytes, bytes]:
+        """(the client's events, what is left): takes the ordinary events that `data` begins with.
+
+        Never fails: whatever is not ordinary is left to feed().
+        """
+        shape = self._shape
+        if shape is None or self.finished or self._buffer.pending:
+            return b"", data
+        start, end = 0, len(data)
+        progress, out = self.progress, self._out
+        while start < end:
+            stop = data.find(b"\n\n", start)
+            if stop < 0 or not shape.take(data, start, stop, progress, out):
+                break
+            start = stop + 2
+        return self.take(), data[start:]
+
     def take(self) -> bytes:
         """What is ready for the client, also when feed() raised half-way."""
         out, self._out = self._out, []

@@ -1,13 +1,13 @@
 """Routes and middleware around given parts: what a request meets first, and what a fault becomes.
 
-    request_id -> errors_told -> body_limit -> routes
+    request_id -> errors_told -> body_limit -> (the hot paths | the framework's routes)
 
 Not here: making the parts (app.py), serving (last_connections.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import InternalError, MethodNotAllowed, NotFound, TandemError
 from gateway.middleware.body_limit import BodyLimit
@@ -28,8 +28,14 @@ from gateway.schemas import validation_fault
 Life = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def front(parts: Parts, routes: Sequence[BaseRoute], life: Life | None = None) -> ASGIApp:
-    """The whole application around these parts."""
+def front(
+    parts: Parts,
+    routes: Sequence[BaseRoute],
+    life: Life | None = None,
+    hot: Mapping[str, ASGIApp] | None = None,
+) -> ASGIApp:
+    """The whole application around these parts. POSTs to the paths in `hot` go straight to them,
+    around the framework's own layers, which cost more than all of ours."""
 
     def told(error: TandemError) -> Response:
         response = Response(error.response_bytes(), error.status)
@@ -53,8 +59,17 @@ def front(parts: Parts, routes: Sequence[BaseRoute], life: Life | None = None) -
             for kind in (TandemError, HTTPException, RequestValidationError, Exception)
         },
     )
-    limited = BodyLimit(app, parts.settings.max_body_bytes)
+    limited = BodyLimit(_hot_first(hot or {}, app), parts.settings.max_body_bytes)
     return RequestId(ErrorsTold(limited, parts.lifecycle), parts.metrics)
+
+
+def _hot_first(hot: Mapping[str, ASGIApp], app: ASGIApp) -> ASGIApp:
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope["type"] == "http" and scope["method"] == "POST"
+        handler = hot.get(scope["path"], app) if known else app
+        await handler(scope, receive, send)
+
+    return choose
 
 
 def in_our_words(request: Request, error: Exception) -> TandemError:

@@ -29,12 +29,15 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name, value in vars(record).items():
-            if name not in _ORDINARY:
-                line[name] = value
+        fields = getattr(record, "fields", None)
+        line |= fields if fields is not None else _extras(record)
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
 
 
 def setup(level: str) -> None:

@@ -5,7 +5,11 @@ Dashboards and alert rules use these names; tests compare them. Not here: when t
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+Labelled = TypeVar("Labelled", Counter, Gauge, Histogram)
 
 TTFT_BUCKETS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 QUEUE_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30)
@@ -18,9 +22,17 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._children: dict[tuple[object, ...], object] = {}
         self._count_requests()
         self._count_work()
         self._show_state()
+
+    def of(self, metric: Labelled, *labels: str) -> Labelled:
+        """metric.labels(…), remembered: that look-up costs more than the counting."""
+        child = self._children.get((metric, *labels))
+        if child is None:
+            child = self._children[metric, *labels] = metric.labels(*labels)
+        return child  # type: ignore[return-value]
 
     def _count_requests(self) -> None:
         own = self.registry

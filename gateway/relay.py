@@ -28,6 +28,7 @@ from gateway.errors import BadRequest, TandemError
 from gateway.exact_answer import ExactAnswer
 from gateway.journey import AnswerInterrupted, Journey, RelayMetrics
 from gateway.replay import ReplayedAnswer
+from gateway.shortcut import Pen, shortcut
 from gateway.sse import DONE
 
 __all__ = ["Answer", "Call", "Progress", "Relay"]
@@ -58,11 +59,12 @@ class Relay:
         self._patience = Patience(first_token_seconds, stall_seconds)
         self._clock = clock
 
-    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
+    async def stream(self, call: Call, pen: Pen | None = None) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events, one or many an item, `[DONE]` last.
 
         TandemError before the first item; afterwards a failure is an error event and `[DONE]`.
-        Close it (contextlib.aclosing): the engine then stops at once.
+        Close it (contextlib.aclosing): the engine then stops at once. With a pen, ordinary events
+        are written with it between two items, while the next one is awaited.
         """
         journey = self._journey(call, self._queue_seconds)
         try:
@@ -71,6 +73,8 @@ class Relay:
                 attempt = await journey.next_attempt()
                 try:
                     await _ask(answer, attempt, journey)
+                    if pen is not None and isinstance(answer, ExactAnswer):
+                        attempt.cut_short(shortcut(answer, attempt, pen))
                     while not answer.finished:
                         if out := _mapped(answer, attempt, await attempt.chunk()):
                             journey.delivered()

@@ -55,11 +55,12 @@ class RequestId:
         status = line.status or 499  # nobody was there any more to be told
         outcome = line.outcome or outcome_of(status)
         line.status, line.outcome = status, outcome
-        self._metrics.http_responses.labels(str(status)).inc()
+        metrics = self._metrics
+        metrics.of(metrics.http_responses, str(status)).inc()
         if line.route not in _QUIET:
-            self._metrics.requests.labels(line.route, outcome).inc()
-            self._metrics.duration.labels(line.route).observe(seconds)
-            log.info("request", extra=line.fields(seconds))
+            metrics.of(metrics.requests, line.route, outcome).inc()
+            metrics.of(metrics.duration, line.route).observe(seconds)
+            log.info("request", extra={"fields": line.fields(seconds)})
 
 
 def outcome_of(status: int) -> str:

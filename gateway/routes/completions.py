@@ -14,16 +14,18 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.answer import CHAT, COMPLETIONS, Call
 from gateway.auth import Caller
 from gateway.body import read_body
+from gateway.client_stream import ClientStream
 from gateway.client_watch import ClientGone, ClientWatch
 from gateway.engines import affinity_key
 from gateway.errors import Overloaded, TandemError
 from gateway.limits import Allowance
 from gateway.logs import RequestLog
+from gateway.pace import Pace
 from gateway.parts import Parts
 from gateway.schemas import check_completion, parse_json_object
 from gateway.sse import DONE
@@ -36,8 +38,14 @@ EVENT_STREAM = [
 LAST_WORDS_SECONDS = 2.0
 
 
+def hot(parts: Parts) -> dict[str, ASGIApp]:
+    """What answers a POST, by path."""
+    return {path: Completions(parts, path) for path in (CHAT, COMPLETIONS)}
+
+
 def routes(parts: Parts) -> list[BaseRoute]:
-    return [Route(path, Completions(parts, path), methods=["POST"]) for path in (CHAT, COMPLETIONS)]
+    """The same for the framework, which knows what to say to other methods."""
+    return [Route(path, handler, methods=["POST"]) for path, handler in hot(parts).items()]
 
 
 class Completions:
@@ -47,6 +55,7 @@ class Completions:
         self._parts = parts
         self._path = path
         self._route = path.removeprefix("/v1/").replace("/", "_")
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line: RequestLog = scope["tandem.log"]
@@ -66,9 +75,8 @@ class Completions:
                 line.outcome = "client_cancelled"
 
     def _call(self, scope: Scope, body: dict[str, Any], line: RequestLog) -> Call:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        session = next((v for name, v in scope["headers"] if name == b"x-session-id"), b"")
+        headers = {"x-session-id": session.decode("latin-1")} if session else {}
         return Call(self._path, body, line.request_id, affinity=affinity_key(headers, body))
 
     async def _admitted(
@@ -105,28 +113,20 @@ class Completions:
     async def _stream(
         self, call: Call, line: RequestLog, headers: list[tuple[bytes, bytes]], send: Send
     ) -> None:
-        async with aclosing(self._parts.relay.stream(call)) as items:
+        async with (
+            aclosing(ClientStream(send, self._pace)) as client,
+            aclosing(self._parts.relay.stream(call, client)) as items,
+        ):
             first = await anext(items)
             engine = [(b"x-tandem-engine", call.outcome.engine.encode())]
             start = {"type": "http.response.start", "status": 200}
             await send({**start, "headers": [*EVENT_STREAM, *engine, *headers]})
             try:
-                await self._send_all(call, first, items, send)
+                await _send_all(call, first, items, client)
             except asyncio.CancelledError:
                 if self._parts.lifecycle.out_of_time:
-                    await _last_words(send)
+                    await _last_words(client)
                 raise
-
-    async def _send_all(
-        self, call: Call, first: bytes, items: AsyncIterator[bytes], send: Send
-    ) -> None:
-        await send({"type": "http.response.body", "body": first, "more_body": True})
-        async for item in items:
-            if call.outcome.failovers and item.endswith(DONE):
-                note = b": tandem failovers=%d\n\n" % call.outcome.failovers
-                item = item[: -len(DONE)] + note + DONE
-            await send({"type": "http.response.body", "body": item, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
 
     def _settle(self, call: Call, caller: Caller, line: RequestLog, waited: float) -> None:
         """Once for each request that was let in or refused, whatever happened to it."""
@@ -142,9 +142,22 @@ class Completions:
             line.ttft = waited + answer.ttft
             metrics.ttft.observe(line.ttft)
         if answer.engine:
-            metrics.tokens.labels("prompt", caller.id).inc(answer.prompt_tokens)
-            metrics.tokens.labels("completion", caller.id).inc(answer.completion_tokens)
+            tokens = metrics.tokens
+            metrics.of(tokens, "prompt", caller.id).inc(answer.prompt_tokens)
+            metrics.of(tokens, "completion", caller.id).inc(answer.completion_tokens)
             self._parts.usage.count(caller.id, answer.prompt_tokens, answer.completion_tokens)
+
+
+async def _send_all(
+    call: Call, first: bytes, items: AsyncIterator[bytes], client: ClientStream
+) -> None:
+    await client.send(first)
+    async for item in items:
+        if call.outcome.failovers and item.endswith(DONE):
+            note = b": tandem failovers=%d\n\n" % call.outcome.failovers
+            item = item[: -len(DONE)] + note + DONE
+        await client.send(item)
+    await client.send(b"", more=False)
 
 
 # The relay's word for it -> the outcome that metrics and logs know.
@@ -158,17 +171,17 @@ def _priority(scope: Scope) -> Literal["interactive", "batch"]:
     return "interactive"
 
 
-async def _last_words(send: Send) -> None:
+async def _last_words(client: ClientStream) -> None:
     """The gateway must stop now: a stream that cannot be completed says so."""
     error = Overloaded(
         "The gateway had to stop before this answer was complete. Send the request again.",
         code="gateway_stopping",
     )
-    task = asyncio.ensure_future(_say(send, b"data: " + error.response_bytes() + b"\n\n" + DONE))
+    task = asyncio.ensure_future(_say(client, b"data: " + error.response_bytes() + b"\n\n" + DONE))
     await asyncio.wait({task}, timeout=LAST_WORDS_SECONDS)
     task.cancel()
 
 
-async def _say(send: Send, words: bytes) -> None:
-    await send({"type": "http.response.body", "body": words, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+async def _say(client: ClientStream, words: bytes) -> None:
+    await client.send(words)
+    await client.send(b"", more=False)

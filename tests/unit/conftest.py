@@ -43,7 +43,7 @@ class ScriptedRelay:
         self.calls: list[Any] = []
         self.closed = asyncio.Event()
 
-    async def stream(self, call: Any) -> AsyncIterator[bytes]:
+    async def stream(self, call: Any, pen: Any = None) -> AsyncIterator[bytes]:
         self.calls.append(call)
         if self.refusal is not None:
             raise self.refusal

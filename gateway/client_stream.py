@@ -1,0 +1,99 @@
+"""The body of one streamed response on its way to the client: written at once, or awaited.
+
+`write` is for callers that cannot wait (shortcut.py): it makes the first step of the server's
+`send` by hand, which is all of it unless the client is slow. Then the rest is done in a task, and
+whoever writes next waits for it. So at most one piece lies here.
+Not here: when writes of many streams are put together (pace.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+from starlette.types import Send
+
+from gateway.pace import Pace
+
+
+class ClientStream:
+    """`async with contextlib.aclosing(ClientStream(…))`: nothing goes on after it."""
+
+    def __init__(self, send: Send, pace: Pace) -> None:
+        self._send = send
+        self._pace = pace
+        self._held = b""
+        self._late: asyncio.Future[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """The server has taken everything so far."""
+        return self._late is None
+
+    def write(self, data: bytes) -> None:
+        """Only while `ready`. A failure is raised by the next send()."""
+        if self._held:
+            self._held += data
+        elif self._pace.hold(self):
+            self._held = data
+        else:
+            self._step(data)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        data, self._held = self._held, b""
+        if data:
+            self._step(data)
+
+    async def send(self, data: bytes, *, more: bool = True) -> None:
+        """After everything that was written."""
+        data, self._held = self._held + data, b""
+        late, self._late = self._late, None
+        if late is not None:
+            await late
+        await self._send(_body(data, more=more))
+
+    async def aclose(self) -> None:
+        self._held = b""
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await late
+
+    def _step(self, data: bytes) -> None:
+        step: Any = self._send(_body(data, more=True))
+        try:
+            awaited = step.send(None)
+        except StopIteration:
+            return
+        except Exception as error:
+            self._late = asyncio.get_running_loop().create_future()
+            self._late.set_exception(error)
+        else:
+            self._late = asyncio.create_task(_rest(step, awaited))
+
+
+def _body(data: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def _rest(step: Coroutine[Any, Any, None], awaited: Any) -> None:
+    await _steps(step, awaited)
+
+
+@types.coroutine
+def _steps(step: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """Goes on with a coroutine whose first step was made by hand and gave `awaited`."""
+    while True:
+        try:
+            value = yield awaited
+            awaited = step.send(value)
+        except StopIteration:
+            return
+        except asyncio.CancelledError:
+            step.close()
+            raise
