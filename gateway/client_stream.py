@@ -3,7 +3,6 @@
 `write` is for callers that cannot wait (shortcut.py): it makes the first step of the server's
 `send` by hand, which is all of it unless the client is slow. Then the rest is done in a task, and
 whoever writes next waits for it. So at most one piece lies here.
-Not here: when writes of many streams are put together (pace.py).
 """
 
 from __future__ import annotations
@@ -16,16 +15,12 @@ from typing import Any
 
 from starlette.types import Send
 
-from gateway.pace import Pace
-
 
 class ClientStream:
-    """`async with contextlib.aclosing(ClientStream(…))`: nothing goes on after it."""
+    """`async with contextlib.aclosing(ClientStream(send))`: nothing goes on after it."""
 
-    def __init__(self, send: Send, pace: Pace) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._pace = pace
-        self._held = b""
         self._late: asyncio.Future[None] | None = None
 
     @property
@@ -35,36 +30,6 @@ class ClientStream:
 
     def write(self, data: bytes) -> None:
         """Only while `ready`. A failure is raised by the next send()."""
-        if self._held:
-            self._held += data
-        elif self._pace.hold(self):
-            self._held = data
-        else:
-            self._step(data)
-
-    def flush(self) -> None:
-        """Write what was held back."""
-        data, self._held = self._held, b""
-        if data:
-            self._step(data)
-
-    async def send(self, data: bytes, *, more: bool = True) -> None:
-        """After everything that was written."""
-        data, self._held = self._held + data, b""
-        late, self._late = self._late, None
-        if late is not None:
-            await late
-        await self._send(_body(data, more=more))
-
-    async def aclose(self) -> None:
-        self._held = b""
-        late, self._late = self._late, None
-        if late is not None:
-            late.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await late
-
-    def _step(self, data: bytes) -> None:
         step: Any = self._send(_body(data, more=True))
         try:
             awaited = step.send(None)
@@ -75,6 +40,20 @@ class ClientStream:
             self._late.set_exception(error)
         else:
             self._late = asyncio.create_task(_rest(step, awaited))
+
+    async def send(self, data: bytes, *, more: bool = True) -> None:
+        """After everything that was written."""
+        late, self._late = self._late, None
+        if late is not None:
+            await late
+        await self._send(_body(data, more=more))
+
+    async def aclose(self) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await late
 
 
 def _body(data: bytes, *, more: bool) -> dict[str, Any]:

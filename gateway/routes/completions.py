@@ -25,7 +25,6 @@ from gateway.engines import affinity_key
 from gateway.errors import Overloaded, TandemError
 from gateway.limits import Allowance
 from gateway.logs import RequestLog
-from gateway.pace import Pace
 from gateway.parts import Parts
 from gateway.schemas import check_completion, parse_json_object
 from gateway.sse import DONE
@@ -55,7 +54,6 @@ class Completions:
         self._parts = parts
         self._path = path
         self._route = path.removeprefix("/v1/").replace("/", "_")
-        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line: RequestLog = scope["tandem.log"]
@@ -114,7 +112,7 @@ class Completions:
         self, call: Call, line: RequestLog, headers: list[tuple[bytes, bytes]], send: Send
     ) -> None:
         async with (
-            aclosing(ClientStream(send, self._pace)) as client,
+            aclosing(ClientStream(send)) as client,
             aclosing(self._parts.relay.stream(call, client)) as items,
         ):
             first = await anext(items)

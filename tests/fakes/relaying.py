@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.client_stream import ClientStream
 from gateway.engine import Engine, EngineState
 from gateway.engine_client import EngineClient
 from gateway.engines import EnginePool
@@ -67,6 +68,24 @@ def _add(seen: Read, choice: dict[str, Any]) -> None:
 
 
 @dataclass
+class Client:
+    """Takes what a server would send; does not, while it is told to be slow."""
+
+    got: bytes = b""
+    sends: int = 0
+    taking: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.taking.set()
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if not self.taking.is_set():
+            await self.taking.wait()
+        self.got += message["body"]
+        self.sends += 1
+
+
+@dataclass
 class Bench:
     relay: Relay
     pool: EnginePool
@@ -95,15 +114,21 @@ class Bench:
         body: dict[str, Any],
         path: str = CHAT,
         each: Callable[[Call, bytes], None] | None = None,
+        *,
+        pen: bool = True,
     ) -> tuple[Read, Call]:
+        """As a route does it: what is ordinary goes the short way, unless `pen` is False or
+        somebody wants to look at each item."""
         call = Call(path, body, "request-1")
-        raw = b""
-        async with aclosing(self.relay.stream(call)) as items:
+        client = Client()
+        stream = ClientStream(client.send)
+        with_pen = stream if pen and each is None else None
+        async with aclosing(stream), aclosing(self.relay.stream(call, with_pen)) as items:
             async for item in items:
-                raw += item
+                await stream.send(item)
                 if each is not None:
                     each(call, item)
-        return read(raw), call
+        return read(client.got), call
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -81,3 +82,65 @@ async def test_a_burst_then_one_at_a_time_without_redis() -> None:
 
 async def test_no_limit() -> None:
     assert await Limits(NoRedis(), 0, Clock()).check("alice") is None
+
+
+class FakeRedis:
+    """GCRA as the script does it, on a clock of its own, and how often it was asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.tat, self.asked = clock, 0.0, 0
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def eval(self, script: str, keys: int, key: str, *numbers: float) -> tuple[int, str, str]:
+        interval, window, counted, asked = numbers
+        self.asked += 1
+        await self.held.wait()
+        now = self.clock.now
+        tat = min(max(self.tat, now), now + window) + counted * interval
+        wait = tat + asked * interval - window - now
+        allowed = asked == 0 or wait <= 0
+        self.tat = tat + asked * interval if allowed else tat
+        return int(allowed), str(wait), str(self.tat - now)
+
+
+async def test_far_from_the_limit_nobody_waits_for_redis() -> None:
+    clock = Clock()
+    redis = FakeRedis(clock)
+    limits = Limits(redis, 6000, clock)
+    left = [await limits.check("alice") for _ in range(500)]
+    assert [a.remaining for a in left if a] == list(range(1499, 999, -1))
+    assert redis.asked == 1
+    await limits.settle()
+    assert redis.asked == 2
+    assert redis.tat - clock.now == pytest.approx(5.0)
+
+
+async def test_many_at_once_ask_once() -> None:
+    clock = Clock()
+    redis = FakeRedis(clock)
+    limits = Limits(redis, 6000, clock)
+    redis.held.clear()
+    tasks = [asyncio.create_task(limits.check("alice")) for _ in range(64)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    redis.held.set()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert not any(isinstance(one, BaseException) for one in ended[1:])
+    assert redis.asked == 1
+
+
+async def test_no_more_than_the_limit_gets_through() -> None:
+    clock = Clock()
+    redis = FakeRedis(clock)
+    gateways = [Limits(redis, 60, clock), Limits(redis, 60, clock)]
+    passed = 0
+    for number in range(60):
+        try:
+            await gateways[number % 2].check("alice")
+            passed += 1
+        except RateLimited as refused:
+            assert refused.retry_after is not None and 0 < refused.retry_after <= 1.0
+    assert passed == 15

@@ -35,10 +35,13 @@ async def test_usage_and_ids_are_seen_only_by_those_who_asked() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("groups", [[1], [3, 1, 2]])
-async def test_a_break_after_any_event_is_not_noticed(kind: str, groups: list[int]) -> None:
+@pytest.mark.parametrize("pen", [True, False])
+async def test_a_break_after_any_event_is_not_noticed(
+    kind: str, groups: list[int], pen: bool
+) -> None:
     for after in range(15 if groups == [1] else 8):
         async with bench(*faulty(Fault(kind, after), groups=groups)) as b:
-            seen, call = await b.ask(chat(**ASKED))
+            seen, call = await b.ask(chat(**ASKED), pen=pen)
             assert_unbroken(seen, call)
             assert call.outcome.failovers == 1
             assert sum(b.failovers().values()) == 1
