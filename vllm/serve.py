@@ -42,6 +42,7 @@ ENVIRONMENT = {
 PROFILE_ENV = re.compile(r"^#env ([A-Z][A-Z0-9_]*)=(\S*)\s*$", re.MULTILINE)
 SHUTDOWN_TIMEOUT = re.compile(r"^shutdown-timeout:\s*(\d+)", re.MULTILINE)
 AFTER_SHUTDOWN = 15.0
+LOOK_SECONDS = 0.05
 
 
 def say(text: str) -> None:
@@ -193,14 +194,19 @@ class Service:
 
     def _wait(self, group: Group, dog: Watchdog, before: int) -> int:
         counted, told = True, False
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(LOOK_SECONDS):
             status = group.ended()
             if status is not None:
                 say(self._verdict or f"the engine ended by itself with status {status}")
                 return status if 0 < status < 256 else 1
+            if lost := group.lost_part():
+                # vLLM takes seconds to tell its callers; a closed connection tells them at once.
+                say(f"{lost} died; the rest of the engine is killed")
+                return 1
             since = dog.healthy_since
             if since is not None and not told:
                 say("the engine is healthy")
+                group.know_parts()
                 told = True
             if counted and since is not None and time.monotonic() - since >= self._plan.settled:
                 self._count.reset()
