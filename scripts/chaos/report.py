@@ -20,7 +20,7 @@ BLOCK = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL)
 class Row:
     fault: str
     what: str
-    answers: int
+    streams: int
     moved: int
     failed: int
     truncated: int
@@ -50,7 +50,7 @@ class Row:
             return [self.fault, self.what, *["–"] * 7, f"not done: {self.not_done}"]
         healed = "no" if self.healed is None else f"{self.healed:.0f}"
         counts = (
-            self.answers,
+            self.streams,
             self.moved,
             self.failed,
             self.truncated,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ from tests.integration.tandem_instance import Tandem
 
 BEGUN_SECONDS = 120.0
 WHOLE_SECONDS = 400.0
+# Readers are in full swing when the fault comes: the rush of the first prompts is over.
+SETTLE_SECONDS = 3.0
+# A fault whose silence has not begun by then is not its cause.
+EFFECT_SECONDS = 3.0
 
 
 @dataclass
@@ -46,6 +51,17 @@ class Tape:
             answer.error = "the stream ended without [DONE]"
         return answer
 
+    def gap_at(self, moment: float) -> float:
+        """The silence that something done at that moment caused: the longest that was still going
+        on then, or began soon after."""
+        times = [at for at, _ in self.pieces]
+        gaps = [
+            after - before
+            for before, after in itertools.pairwise(times)
+            if after > moment and before < moment + EFFECT_SECONDS
+        ]
+        return max(gaps, default=0.0)
+
     def _lines(self) -> Iterator[tuple[float, str]]:
         """Each line with the time of its end."""
         rest = b""
@@ -61,6 +77,7 @@ class Crowd:
     def __init__(self, tandem: Tandem, streams: int, tokens: int) -> None:
         self._tandem = tandem
         self._tapes = [Tape(question(number, tandem.model, tokens)) for number in range(streams)]
+        self.fault_at = 0.0
 
     async def run(self, fault: Callable[[], object], more: int = 0) -> list[Answer]:
         """`more`: short answers asked for after the fault."""
@@ -70,8 +87,10 @@ class Crowd:
             try:
                 async with asyncio.timeout(BEGUN_SECONDS):
                     await asyncio.gather(*(tape.begun.wait() for tape in tapes))
+                await asyncio.sleep(SETTLE_SECONDS)
                 pairs = zip(tapes, tasks, strict=True)
                 self._look_at_the_early([tape for tape, task in pairs if task.done()])
+                self.fault_at = time.monotonic()
                 await asyncio.to_thread(fault)
                 late = [Tape(question(1000 + n, self._tandem.model, 32)) for n in range(more)]
                 tapes += late
@@ -82,6 +101,11 @@ class Crowd:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         return [tape.answer() for tape in tapes]
+
+    def gaps(self, answers: list[Answer]) -> list[float]:
+        """Of the answers that moved, shortest first: for how long each reader had nothing."""
+        pairs = zip(self._tapes, answers, strict=False)
+        return sorted(tape.gap_at(self.fault_at) for tape, one in pairs if one.failovers)
 
     def _look_at_the_early(self, early: list[Tape]) -> None:
         """On a busy machine the first are through before the last has begun."""
