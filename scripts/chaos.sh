@@ -23,7 +23,7 @@ main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
   known_options "--yes --list --write-readme" "--streams --tokens --soak" "$@"
   if [[ " $* " != *" --list "* ]]; then
-    [[ " $* " == *" --yes "* || " $* " == *" --soak "* ]] && ensure_instance
+    [[ " $* " == *" --yes "* || " $* " == *" --soak "* ]] && ensure_instance "$@"
     find_instance
     take_lock operate
     use_instance_address
@@ -38,8 +38,11 @@ main() {
 # A try instance of our own, unless something runs already or an appliance is meant.
 ensure_instance() {
   if [[ $mode == compose ]] || try_runs || compose_runs; then return; fi
+  local arguments=''
+  # A soak fills the cache; the whole one of a try instance takes a million tokens.
+  [[ " $* " == *" --soak "* ]] && arguments='--num-gpu-blocks-override 384'
   trap 'TRY_DIR=$try_dir "$root/scripts/try.sh" --stop' EXIT
-  TRY_DIR=$try_dir "$root/scripts/try.sh" --detach
+  TRY_DIR=$try_dir TRY_ENGINE_ARGS=$arguments "$root/scripts/try.sh" --detach
 }
 
 # Where callers reach it: a try instance says so itself.

@@ -75,6 +75,8 @@ class Plan:
     )
     settled: float = field(default_factory=lambda: _number("SETTLED_SECONDS", 60))
     gpu_free: float = field(default_factory=lambda: _number("GPU_FREE_SECONDS", 60))
+    # Where engines share their cores: the callers of a dead one move before the next start.
+    rest: float = field(default_factory=lambda: _number("REST_SECONDS", 0))
 
     def command(self) -> list[str]:
         """The engine's command line; -P keeps the working directory out of the imports."""
@@ -191,6 +193,7 @@ class Service:
             dog.stand_down()
             group.kill()
             self._group_file.unlink(missing_ok=True)
+            self._stop.wait(self._plan.rest)
 
     def _wait(self, group: Group, dog: Watchdog, before: int) -> int:
         counted, told = True, False
