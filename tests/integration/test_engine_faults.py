@@ -19,7 +19,7 @@ from tests.integration.crowd import Crowd, read
 from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
-TOKENS = 1000
+TOKENS = 800
 # The budget is 1 s on a quiet machine, p99. Where other work shares its two cores, one small
 # engine carries 64 streams beside it, and reads 32 prompts anew: that takes up to two seconds more.
 DEATH_GAP = 3.0
