@@ -1,7 +1,7 @@
 """Callers of /v1/chat: when their connection breaks, they take the turn up where they were.
 
-So also a gateway may die under them. Events are numbered: one that comes twice counts as doubled,
-one that is left out as truncated.
+So also a gateway may die under them. The number of an event says how many characters its reader has
+(gateway/turn_events.py): characters that come twice count as doubled, those left out as truncated.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class TurnAnswer(Answer):
         now = time.monotonic()
         if self.last_id:
             self.longest_gap = max(self.longest_gap, now - self.last_at)
-        self.repeated += number <= self.last_id
-        self.missing += max(0, number - self.last_id - 1)
-        self.last_id, self.last_at = max(number, self.last_id), now
+        expected = self.last_id + (len(data["text"]) if name == "delta" else 1)
+        self.repeated += max(0, expected - number)
+        self.missing += max(0, number - expected)
+        self.last_id, self.last_at = number, now
         if name == "delta":
             self.text += data["text"]
         elif name == "error":

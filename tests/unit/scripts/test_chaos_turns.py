@@ -27,7 +27,7 @@ def done(number: int, tokens: int = TOKENS) -> bytes:
 
 
 HEAD = event(1, "turn", turn_id="t", session_id="s")
-FIRST, SECOND = event(2, "delta", text="a"), event(3, "delta", text="b")
+FIRST, SECOND = event(5, "delta", text="one "), event(8, "delta", text="two")
 
 
 class Broken(httpx.AsyncByteStream):
@@ -65,11 +65,11 @@ async def test_a_broken_turn_is_taken_up_after_the_last_event(
         if request.method == "POST":
             return httpx.Response(200, stream=Broken(HEAD, FIRST))
         seen.append(request.headers["last-event-id"])
-        return httpx.Response(200, content=SECOND + done(4))
+        return httpx.Response(200, content=SECOND + done(9))
 
     answer = await asked(monkeypatch, serve)
-    assert seen == ["2"]
-    assert (answer.text, answer.failovers, verdict(answer)) == ("ab", 1, (False, False, False))
+    assert seen == ["5"]
+    assert (answer.text, answer.failovers, verdict(answer)) == ("one two", 1, (False, False, False))
 
 
 async def test_a_turn_that_nobody_knows_is_asked_for_again_by_its_own_id(
@@ -83,7 +83,7 @@ async def test_a_turn_that_nobody_knows_is_asked_for_again_by_its_own_id(
         ids.append(json.loads(request.content)["turn_id"])
         if len(ids) == 1:
             raise httpx.ConnectError("nobody is there")
-        return httpx.Response(200, content=HEAD + FIRST + SECOND + done(4))
+        return httpx.Response(200, content=HEAD + FIRST + SECOND + done(9))
 
     answer = await asked(monkeypatch, serve)
     assert len(ids) == 2 and ids[0] == ids[1]
@@ -93,12 +93,12 @@ async def test_a_turn_that_nobody_knows_is_asked_for_again_by_its_own_id(
 @pytest.mark.parametrize(
     ("rest", "expected"),
     [
-        (FIRST + SECOND + done(4), (False, False, True)),
-        (event(4, "delta", text="c") + done(5), (False, True, False)),
-        (SECOND + done(4, tokens=2), (False, True, False)),
-        (event(3, "error", error={"message": "no engine"}), (True, False, False)),
+        (FIRST + SECOND + done(9), (False, False, True)),
+        (event(9, "delta", text="two") + done(10), (False, True, False)),
+        (SECOND + done(9, tokens=2), (False, True, False)),
+        (event(6, "error", error={"message": "no engine"}), (True, False, False)),
     ],
-    ids=["an event twice", "an event is missing", "too few tokens", "an error"],
+    ids=["characters twice", "a character is missing", "too few tokens", "an error"],
 )
 async def test_what_is_wrong_is_counted(
     monkeypatch: pytest.MonkeyPatch, rest: bytes, expected: tuple[bool, bool, bool]
