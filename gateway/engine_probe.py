@@ -22,6 +22,7 @@ from gateway.engine_client import EngineBusy, EngineFault, EngineTimeout, Engine
 from gateway.loop_lag import LoopLag
 
 CHECK_SECONDS = 2.0
+STANDSTILL_SECONDS = 1.0
 CANARY_SECONDS = 5.0
 FIRST_CANARY_SECONDS = 20.0
 METRICS_LIMIT = 4 * 1024 * 1024
@@ -171,6 +172,11 @@ class EngineProbe:
     def own_fault(self, since: float, seconds: float) -> bool:
         """A check that ran out of time may have waited for our own loop, not for the engine."""
         return self._lag.worst_since(since) >= seconds / 2
+
+    def stood_still(self, since: float) -> float:
+        """Seconds of standstill of our own loop worth mentioning (a paused machine), else 0."""
+        worst = self._lag.worst_since(since)
+        return worst if worst >= STANDSTILL_SECONDS else 0.0
 
 
 def _answer(status: int) -> Answer:

@@ -13,7 +13,9 @@ from gateway.ejection import Outcome
 from gateway.engine import Engine, EngineState
 from gateway.engine_probe import Answer, Look, Reading
 
-HANG_SECONDS = 8.0
+#: The budget from a hang to its streams' move is 8 s: up to 1 s until the next look, this, and a
+#: look more. The longest honest step, 4096 tokens at the end of a 128K prompt, takes some 2 s.
+HANG_SECONDS = 6.0
 SUSPECT_MISSES = 2
 DOWN_MISSES = 3
 GOOD_TO_RETURN = 2
@@ -47,6 +49,10 @@ class Verdict:
         self._canary_failures = 0
 
     # Looks -------------------------------------------------------------------------------
+
+    def nobody_looked(self, seconds: float) -> None:
+        """This process itself stood still: that time says nothing about the engine."""
+        self.engine.steps_at = min(self._clock(), self.engine.steps_at + seconds)
 
     def look(self, look: Look, own_fault: bool = False) -> bool:
         """Judge one check; true when there is no hurry to repeat it."""

@@ -71,6 +71,7 @@ class HealthWatch:
         self._lag = LoopLag(clock)
         self._probe = EngineProbe(client, model, clock, self._lag)
         self._verdicts = {engine.name: Verdict(engine, clock) for engine in pool.engines}
+        self._looked_at = {engine.name: clock() for engine in pool.engines}
         self._redis_away = False
         pool.on_change(self._show)
         for engine in pool.engines:
@@ -126,7 +127,10 @@ class HealthWatch:
         started = self._clock()
         look = await self._probe.look(engine)
         own_fault = look.answer is Answer.LATE and self._probe.own_fault(started, CHECK_SECONDS)
-        good = self._verdicts[engine.name].look(look, own_fault)
+        verdict = self._verdicts[engine.name]
+        verdict.nobody_looked(self._probe.stood_still(self._looked_at[engine.name]))
+        self._looked_at[engine.name] = self._clock()
+        good = verdict.look(look, own_fault)
         if not good and not own_fault:
             self._metrics.engine_checks_failed.labels(engine=engine.name).inc()
         engine.publish()

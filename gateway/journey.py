@@ -7,6 +7,7 @@ Not here: speaking to an engine (attempt.py), the answer itself (relay.py).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ MOVES_LIMIT = 12
 #: Between two rounds over engines that all refused.
 ROUND_SECONDS = 0.25
 ROUND_SECONDS_MOST = 2.0
+
+log = logging.getLogger("gateway.journey")
 
 
 class Failovers(Protocol):
@@ -74,6 +77,7 @@ class Journey:
         self._avoided: frozenset[str] = frozenset()
         self._last: Break | None = None
         self._from = ""
+        self._broke_at = 0.0
         self._moves = 0
         self._breaks = 0
         self._failures = 0
@@ -112,6 +116,7 @@ class Journey:
         if self._last is not None:
             outcome.failovers += 1
             self._count(name, how)
+            self._tell(name, self._last.reason)
             self._last = None
 
     def delivered(self) -> None:
@@ -124,6 +129,8 @@ class Journey:
         """Remember it; TandemError when there is no sense in going on."""
         assert self._attempt is not None
         name = self._attempt.engine.name
+        if self._last is None:
+            self._broke_at = self._clock()
         self._from, self._last = name, fault
         self._moves += fault.kind in ("broke", "hung", "moved")
         if fault.kind == "broke":
@@ -190,6 +197,17 @@ class Journey:
         if self._last is not None and self._last.kind == "busy":
             return Overloaded(retry_after=1.0)
         return NoEngine()
+
+    def _tell(self, to: str, reason: str) -> None:
+        """One line for each move: when engines die, it says where the time went."""
+        fields = {
+            "request_id": self._call.request_id,
+            "engine": to,
+            "from": self._from,
+            "reason": reason,
+            "seconds": round(self._clock() - self._broke_at, 3),
+        }
+        log.info("an answer moved", extra=fields)
 
     def _count(self, to: str, outcome: str) -> None:
         assert self._last is not None

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 GONE_SECONDS = 10.0
+# What vLLM calls the processes under its API server: the engine core and the workers.
+PART = "VLLM::"
 
 
 def members(group: int) -> list[int]:
@@ -65,6 +67,23 @@ def _started(pid: int) -> int:
         return -1
 
 
+def _name(pid: int) -> str:
+    """What the process calls itself (fifteen characters of it)."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _is_dead(pid: int, started: int) -> bool:
+    """Gone, a zombie, or another process under the same number."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return True
+    return fields[0] in "ZX" or int(fields[19]) != started
+
+
 class Group:
     """The API server and everything that it starts."""
 
@@ -77,6 +96,7 @@ class Group:
         )
         self.pid = self._leader.pid
         self._mark = f"{self.pid} {_started(self.pid)}"
+        self._parts: dict[int, tuple[int, str]] = {}
 
     def remember(self, file: Path) -> None:
         """So that the next life finds what this one could not kill."""
@@ -85,6 +105,19 @@ class Group:
     def ended(self) -> int | None:
         """The leader's exit status once it ended; a signal's number is negative."""
         return self._leader.poll()
+
+    def know_parts(self) -> None:
+        """Remember the processes without which the engine is dead; to be called once it runs."""
+        named = {pid: _name(pid) for pid in members(self.pid)}
+        parts = {pid: name for pid, name in named.items() if name.startswith(PART)}
+        self._parts = {pid: (_started(pid), name) for pid, name in parts.items()}
+
+    def lost_part(self) -> str | None:
+        """The name of one of them that has died since."""
+        for pid, (started, name) in self._parts.items():
+            if _is_dead(pid, started):
+                return name
+        return None
 
     def stop(self, patience: float) -> bool:
         """SIGTERM to the API server alone: it ends its engine itself. False when it did not."""

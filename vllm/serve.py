@@ -42,6 +42,7 @@ ENVIRONMENT = {
 PROFILE_ENV = re.compile(r"^#env ([A-Z][A-Z0-9_]*)=(\S*)\s*$", re.MULTILINE)
 SHUTDOWN_TIMEOUT = re.compile(r"^shutdown-timeout:\s*(\d+)", re.MULTILINE)
 AFTER_SHUTDOWN = 15.0
+LOOK_SECONDS = 0.05
 
 
 def say(text: str) -> None:
@@ -74,6 +75,8 @@ class Plan:
     )
     settled: float = field(default_factory=lambda: _number("SETTLED_SECONDS", 60))
     gpu_free: float = field(default_factory=lambda: _number("GPU_FREE_SECONDS", 60))
+    # Where engines share their cores: the callers of a dead one move before the next start.
+    rest: float = field(default_factory=lambda: _number("REST_SECONDS", 0))
 
     def command(self) -> list[str]:
         """The engine's command line; -P keeps the working directory out of the imports."""
@@ -190,17 +193,23 @@ class Service:
             dog.stand_down()
             group.kill()
             self._group_file.unlink(missing_ok=True)
+            self._stop.wait(self._plan.rest)
 
     def _wait(self, group: Group, dog: Watchdog, before: int) -> int:
         counted, told = True, False
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(LOOK_SECONDS):
             status = group.ended()
             if status is not None:
                 say(self._verdict or f"the engine ended by itself with status {status}")
                 return status if 0 < status < 256 else 1
+            if lost := group.lost_part():
+                # vLLM takes seconds to tell its callers; a closed connection tells them at once.
+                say(f"{lost} died; the rest of the engine is killed")
+                return 1
             since = dog.healthy_since
             if since is not None and not told:
                 say("the engine is healthy")
+                group.know_parts()
                 told = True
             if counted and since is not None and time.monotonic() - since >= self._plan.settled:
                 self._count.reset()

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from scripts.chaos import processes
 from scripts.chaos.instance import ENGINES, GATEWAYS, Instance
+from scripts.chaos.load import Load
+from scripts.chaos.turns import TurnLoad
 
 # How long a stopped or cut part stays so, where the service itself does not end it.
 HOLD_SECONDS = 15.0
@@ -31,6 +33,14 @@ class Fault:
     renews: tuple[str, ...] = ()
     # Nobody is left to answer: callers may be told so, but never get a wrong or a cut answer.
     outage: bool = False
+    # The callers: of /v1/chat/completions, or of /v1/chat, whose turns outlive their gateway.
+    load: type[Load] = Load
+    # It restarts engines one after the other, which needs the cores: so many callers at most.
+    callers: int = 1000
+
+
+class CannotInject(RuntimeError):
+    """This machine lacks what the fault needs; the words say what."""
 
 
 def _signal_engine(which: str, number: signal.Signals) -> Callable[[Instance], None]:
@@ -69,6 +79,10 @@ def _drain(instance: Instance) -> None:
     instance.call("in_gateway", GATEWAYS[0], "gateway.admin", "undrain", ENGINES[0])
 
 
+def _kill_gateway(instance: Instance) -> None:
+    processes.send(processes.descendants(instance.pid(GATEWAYS[0])), signal.SIGKILL)
+
+
 def _stop_gateway(instance: Instance) -> None:
     """An orderly stop; the supervisor or the restart policy starts it anew."""
     instance.call("recreate", GATEWAYS[0], seconds=240)
@@ -97,6 +111,14 @@ def _pause_redis(instance: Instance) -> None:
         processes.send(paused, signal.SIGCONT)
 
 
+def _slow_redis(instance: Instance) -> None:
+    """Every command waits for most of half a second, again and again."""
+    until = time.monotonic() + HOLD_SECONDS
+    while time.monotonic() < until:
+        instance.redis("client", "pause", "400", "all")
+        time.sleep(0.1)
+
+
 def _full_redis(instance: Instance) -> None:
     before = instance.redis("config", "get", "maxmemory").splitlines()[-1]
     instance.redis("config", "set", "maxmemory", "1")
@@ -118,6 +140,8 @@ def _cut(action: str) -> Callable[[Instance], None]:
     """Between the gateways and one engine, by the host's packet filter (try mode)."""
 
     def inject(instance: Instance) -> None:
+        if instance.mode != "try":
+            raise CannotInject("containers have networks of their own; see tests/stack")
         port = _engine_port(instance)
         rules = [["-p", "tcp", f"--{end}port", port, "-j", action] for end in ("d", "s")]
         if action == "REJECT":
@@ -128,7 +152,7 @@ def _cut(action: str) -> Callable[[Instance], None]:
             time.sleep(HOLD_SECONDS)
         finally:
             for rule in rules:
-                with contextlib.suppress(RuntimeError):
+                with contextlib.suppress(CannotInject):
                     _filter("-D", rule)
 
     return inject
@@ -138,7 +162,7 @@ def _filter(change: str, rule: list[str]) -> None:
     try:
         subprocess.run(["iptables", "-w", "5", change, "INPUT", *rule], check=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
-        raise RuntimeError(f"the packet filter cannot be used here: {error}") from error
+        raise CannotInject("the packet filter (iptables) cannot be used here") from error
 
 
 def _engine_port(instance: Instance) -> str:
@@ -179,11 +203,19 @@ FAULTS = (
     Fault("both-engines", "kill -9 of both engines at once", _both_engines, ENGINES, outage=True),
     Fault("drain-engine", "an engine is drained and put back", _drain),
     Fault("stop-gateway", "a gateway is stopped in good order", _stop_gateway, GATEWAYS[:1]),
+    Fault(
+        "kill-gateway",
+        "kill -9 of a gateway under /v1/chat",
+        _kill_gateway,
+        GATEWAYS[:1],
+        load=TurnLoad,
+    ),
     Fault("reload-door", "Nginx reloads its configuration", _reload_door),
     Fault("kill-redis", "kill -9 of Redis", _kill_redis, ("redis",)),
     Fault("pause-redis", f"Redis is frozen {HELD}", _pause_redis),
+    Fault("slow-redis", f"Redis takes 0.4 s for everything, {HELD}", _slow_redis),
     Fault("full-redis", "Redis is full", _full_redis),
     Fault("read-only-redis", "Redis takes no writes", _read_only_redis),
-    Fault("rollout-engines", "scripts/rollout.sh", _roll_engines, ENGINES),
-    Fault("rollout-gateways", "scripts/rollout.sh --gateway", _roll_gateways, GATEWAYS),
+    Fault("rollout-engines", "scripts/rollout.sh", _roll_engines, ENGINES, callers=4),
+    Fault("rollout-gateways", "scripts/rollout.sh --gateway", _roll_gateways, GATEWAYS, callers=4),
 )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ from scripts.chaos import processes
 ROOT = Path(__file__).parents[2]
 ENGINES = ("vllm-a", "vllm-b")
 GATEWAYS = ("gateway-a", "gateway-b")
-# Each look starts two programs: more often would slow the answers that are being measured.
+# Behind TRY_PORT_BASE, as scripts/lib/try_parts.sh gives them out.
+GATEWAY_PORTS = {"gateway-a": 2, "gateway-b": 3}
+ASK_SECONDS = 10.0
+# On an appliance each look starts two programs: more often would slow the measured answers.
 LOOK_SECONDS = 1.0
 # The gateways look once a second: what they say of a part that has just ended may be old.
 SEEN_SECONDS = 3.0
@@ -28,6 +33,8 @@ class Instance:
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
+        base = os.environ.get("TANDEM_PORT_BASE", "")
+        self._base = int(base) if mode == "try" and base.isdigit() else None
 
     def call(self, *arguments: str, seconds: float = 60.0) -> str:
         """One function of the shell library; its standard output."""
@@ -72,9 +79,21 @@ class Instance:
     # Health ----------------------------------------------------------------------------------
 
     def overview(self, gateway: str) -> dict[str, Any]:
-        """What one gateway sees."""
+        """What one gateway sees. In try mode it is asked itself: no program is started for it."""
+        if self._base is not None:
+            return self._ask(self._base + GATEWAY_PORTS[gateway])
         said = self.call("in_gateway", gateway, "gateway.admin", "status", "--json")
         seen: dict[str, Any] = json.loads(said)["gateway"] or {}
+        return seen
+
+    @staticmethod
+    def _ask(port: int) -> dict[str, Any]:
+        address = f"http://127.0.0.1:{port}/internal/engines"
+        try:
+            with urllib.request.urlopen(address, timeout=ASK_SECONDS) as answer:
+                seen: dict[str, Any] = json.load(answer)
+        except OSError as error:
+            raise RuntimeError(f"no answer ({error})") from error
         return seen
 
     def faults_seen(self) -> list[str]:
@@ -106,6 +125,12 @@ class Instance:
                 raise RuntimeError("not healed: " + "; ".join(bad))
             time.sleep(LOOK_SECONDS)
 
+    def mend(self) -> None:
+        """Start every part anew that a fault may have left behind; the door stays."""
+        for part in ("redis", *ENGINES, *GATEWAYS):
+            with contextlib.suppress(RuntimeError):
+                self.call("recreate", part, seconds=200)
+
     def pids(self, parts: tuple[str, ...]) -> dict[str, int]:
         return {part: self.pid(part) for part in parts}
 
@@ -115,6 +140,8 @@ class Instance:
         waiting = dict(before)
         while waiting:
             for part, old in list(waiting.items()):
+                if not processes.is_zombie(old):  # gone counts as one, too
+                    continue
                 with contextlib.suppress(RuntimeError):
                     if self.pid(part) != old:
                         del waiting[part]

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,14 +139,21 @@ async def ask(client: httpx.AsyncClient, asked: dict[str, Any]) -> Answer:
 
 
 async def _ask(client: httpx.AsyncClient, asked: dict[str, Any], answer: Answer) -> None:
-    answer.started_at = time.monotonic()
-    try:
+    with noted(answer):
         async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
             if response.status_code != 200:
                 body = (await response.aread()).decode(errors="replace")
                 answer.error = f"HTTP {response.status_code}: {body[:200]}"
                 return
             await _read(response, answer)
+
+
+@contextlib.contextmanager
+def noted(answer: Answer) -> Iterator[None]:
+    """The time of an answer, and whatever goes wrong with it, are written into it."""
+    answer.started_at = time.monotonic()
+    try:
+        yield
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         answer.error = answer.error or f"{type(error).__name__}: {error}"[:200]
     except asyncio.CancelledError:
@@ -179,7 +186,7 @@ class Load:
         self._streams = streams
         self._tokens = tokens
         self._pause = pause
-        self._stopping = False
+        self._most = streams
         self._number = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._client = service.client()
@@ -187,19 +194,31 @@ class Load:
         self.running = 0
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._caller()) for _ in range(self._streams)]
+        self._tasks = [asyncio.create_task(self._caller(place)) for place in range(self._streams)]
+
+    def calm(self, most: int) -> None:
+        """Only so many callers ask again: an engine that starts needs the cores, too."""
+        self._most = most
 
     def question(self, number: int) -> dict[str, Any]:
         return question(number, self._service.model, self._tokens)
 
-    async def _caller(self) -> None:
-        while not self._stopping:
+    def answer(self, number: int) -> Answer:
+        """An empty one, to be filled."""
+        return Answer(number, self._tokens)
+
+    async def ask(self, asked: dict[str, Any], answer: Answer) -> None:
+        """One question, whose answer is written into `answer` as it comes."""
+        await _ask(self._client, asked, answer)
+
+    async def _caller(self, place: int) -> None:
+        while place < self._most:
             self._number += 1
             asked = self.question(self._number)
-            answer = Answer(asked["seed"], asked["max_tokens"])
+            answer = self.answer(self._number)
             self.running += 1
             try:
-                await _ask(self._client, asked, answer)
+                await self.ask(asked, answer)
             finally:
                 self.running -= 1
                 self.answers.append(answer)  # one that never ended counts too
@@ -208,7 +227,7 @@ class Load:
 
     async def stop(self, deadline: float = 180.0) -> list[Answer]:
         """Ask nothing new, wait for the answers that have begun, and return all of them."""
-        self._stopping = True
+        self.calm(0)
         _, late = await asyncio.wait(self._tasks, timeout=deadline) if self._tasks else ((), ())
         for task in late:
             task.cancel()

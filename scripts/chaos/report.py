@@ -10,7 +10,7 @@ from scripts.chaos.faults import Fault
 from scripts.chaos.load import Answer
 
 HEAD = (
-    "fault", "what is done", "answers", "moved", "failed", "truncated", "doubled", "misspelt",
+    "fault", "what is done", "streams", "moved", "failed", "truncated", "doubled", "misspelt",
     "longest gap s", "healed after s",
 )  # fmt: skip
 BLOCK = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL)
@@ -20,7 +20,7 @@ BLOCK = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL)
 class Row:
     fault: str
     what: str
-    answers: int
+    streams: int
     moved: int
     failed: int
     truncated: int
@@ -30,6 +30,8 @@ class Row:
     healed: float | None
     complaints: tuple[str, ...] = ()
     outage: bool = False
+    # Why it was not done at all; empty when it was.
+    not_done: str = ""
 
     @property
     def lost(self) -> int:
@@ -37,10 +39,18 @@ class Row:
         told = 0 if self.outage else self.failed
         return told + self.truncated + self.doubled + self.misspelt
 
+    @property
+    def verdict(self) -> str:
+        if self.not_done:
+            return "not done"
+        return "ok" if self.lost == 0 and self.healed is not None else "LOST"
+
     def cells(self) -> list[str]:
+        if self.not_done:
+            return [self.fault, self.what, *["–"] * 7, f"not done: {self.not_done}"]
         healed = "no" if self.healed is None else f"{self.healed:.0f}"
         counts = (
-            self.answers,
+            self.streams,
             self.moved,
             self.failed,
             self.truncated,
@@ -52,9 +62,17 @@ class Row:
         ]  # fmt: skip
 
 
-def row(fault: Fault, answers: list[Answer], misspelt: int, healed: float | None) -> Row:
-    """Count what the callers of these answers saw."""
+def not_done(fault: Fault, reason: str) -> Row:
+    """This machine cannot do it; nothing is known."""
+    return Row(fault.name, fault.what, *[0] * 6, 0.0, None, not_done=reason)
+
+
+def row(
+    fault: Fault, answers: list[Answer], misspelt: int, healed: float | None, trouble: str = ""
+) -> Row:
+    """Count what the callers of these answers saw. `trouble`: what the tool itself ran into."""
     told = dict.fromkeys(one.error for one in answers if one.error)
+    said = [trouble] if trouble else []
     return Row(
         fault.name,
         fault.what,
@@ -66,7 +84,7 @@ def row(fault: Fault, answers: list[Answer], misspelt: int, healed: float | None
         misspelt,
         max((one.longest_gap for one in answers), default=0.0),
         healed,
-        tuple(str(text) for text in told)[:5],
+        tuple([*said, *map(str, told)][:5]),
         fault.outage,
     )
 

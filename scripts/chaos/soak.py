@@ -18,6 +18,7 @@ PARTS = (*ENGINES, *GATEWAYS, "redis", "nginx")
 LOOK_SECONDS = 1.0
 STREAMS = 48
 LONG_WORDS = 400
+FULL = 0.9
 
 
 class LongLoad(Load):
@@ -33,7 +34,7 @@ class LongLoad(Load):
 async def soak(instance: Instance, where: Service, chosen: argparse.Namespace) -> int:
     await asyncio.to_thread(instance.wait_healthy)
     before = {part: instance.pid(part) for part in PARTS}
-    load = LongLoad(where, STREAMS, chosen.tokens)
+    load = LongLoad(where, max(STREAMS, chosen.streams), chosen.tokens)
     await load.start()
     alarms, fullest = await _watch(instance, chosen.soak * 60)
     answers = await load.stop()
@@ -51,7 +52,11 @@ async def _watch(instance: Instance, seconds: float) -> tuple[list[str], dict[st
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for gateway in GATEWAYS:
-            seen = await asyncio.to_thread(instance.overview, gateway)
+            try:
+                seen = await asyncio.to_thread(instance.overview, gateway)
+            except RuntimeError as error:
+                alarms.append(f"{gateway}: {error}")
+                continue
             for one in seen.get("engines", ()):
                 fullest[one["name"]] = max(fullest[one["name"]], one["kv_cache"])
                 if one["state"] != "healthy":
@@ -66,6 +71,8 @@ def _say(
     lost = [one for one in answers if one.failed or one.truncated]
     cache = ", ".join(f"{name} {share:.0%}" for name, share in fullest.items())
     print(f"{len(answers)} answers, {len(lost)} lost; fullest cache: {cache}")
+    if min(fullest.values()) < FULL:
+        print("the cache never became full: try --streams, or end the instance for a small one")
     print(f"restarted: {', '.join(restarted) or 'nothing'}; false alarms: {len(alarms)}")
     for line in dict.fromkeys(alarms):
         print(f"  {line}")

@@ -1,5 +1,7 @@
 """Many callers at once, and something that breaks once every one of them has begun to read.
 
+What arrives is only noted with its time, and read after the last answer has ended: callers that
+count tokens meanwhile would take the processor from the engines whose gaps they measure.
 Not here: what is broken (the tests), what an answer must be (scripts/chaos/load.py's Answer).
 """
 
@@ -7,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -18,6 +22,53 @@ from tests.integration.tandem_instance import Tandem
 
 BEGUN_SECONDS = 120.0
 WHOLE_SECONDS = 400.0
+# Readers are in full swing when the fault comes: the rush of the first prompts is over.
+SETTLE_SECONDS = 3.0
+# A fault whose silence has not begun by then is not its cause.
+EFFECT_SECONDS = 3.0
+
+
+@dataclass
+class Tape:
+    """What one caller received, and when."""
+
+    asked: dict[str, object]
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    error: str | None = None
+
+    def answer(self) -> Answer:
+        """The tape, read."""
+        answer = Answer(int(str(self.asked["seed"])), int(str(self.asked["max_tokens"])))
+        answer.error = self.error
+        last: float | None = None
+        for at, line in self._lines():
+            if _take(answer, line):
+                if last is not None:
+                    answer.longest_gap = max(answer.longest_gap, at - last)
+                last = at
+        if not answer.finished and answer.error is None:
+            answer.error = "the stream ended without [DONE]"
+        return answer
+
+    def gap_at(self, moment: float) -> float:
+        """The silence that something done at that moment caused: the longest that was still going
+        on then, or began soon after."""
+        times = [at for at, _ in self.pieces]
+        gaps = [
+            after - before
+            for before, after in itertools.pairwise(times)
+            if after > moment and before < moment + EFFECT_SECONDS
+        ]
+        return max(gaps, default=0.0)
+
+    def _lines(self) -> Iterator[tuple[float, str]]:
+        """Each line with the time of its end."""
+        rest = b""
+        for at, piece in self.pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield at, line.rstrip(b"\r").decode()
 
 
 class Crowd:
@@ -25,59 +76,67 @@ class Crowd:
 
     def __init__(self, tandem: Tandem, streams: int, tokens: int) -> None:
         self._tandem = tandem
-        self._asked = [question(number, tandem.model, tokens) for number in range(streams)]
+        self._tapes = [Tape(question(number, tandem.model, tokens)) for number in range(streams)]
+        self.fault_at = 0.0
 
     async def run(self, fault: Callable[[], object], more: int = 0) -> list[Answer]:
         """`more`: short answers asked for after the fault."""
-        short = [question(1000 + number, self._tandem.model, 32) for number in range(more)]
+        tapes = list(self._tapes)
         async with self._tandem.service.client() as client, asyncio.timeout(WHOLE_SECONDS):
-            begun = [asyncio.Event() for _ in self._asked]
-            tasks = [
-                asyncio.create_task(read(client, one, event))
-                for one, event in zip(self._asked, begun, strict=True)
-            ]
+            tasks = [asyncio.create_task(_record(client, tape)) for tape in tapes]
             try:
                 async with asyncio.timeout(BEGUN_SECONDS):
-                    await asyncio.gather(*(event.wait() for event in begun))
-                early = [task.result() for task in tasks if task.done()]
-                assert [one.error for one in early if one.failed] == []
-                # On a busy machine the first are through before the last has begun.
-                running = len(tasks) - len(early)
-                print(f"{running} of {len(tasks)} answers run when the fault comes")
-                assert running >= len(tasks) // 8, "the answers were too short"
+                    await asyncio.gather(*(tape.begun.wait() for tape in tapes))
+                await asyncio.sleep(SETTLE_SECONDS)
+                pairs = zip(tapes, tasks, strict=True)
+                self._look_at_the_early([tape for tape, task in pairs if task.done()])
+                self.fault_at = time.monotonic()
                 await asyncio.to_thread(fault)
-                tasks += [asyncio.create_task(read(client, one)) for one in short]
-                return list(await asyncio.gather(*tasks))
+                late = [Tape(question(1000 + n, self._tandem.model, 32)) for n in range(more)]
+                tapes += late
+                tasks += [asyncio.create_task(_record(client, tape)) for tape in late]
+                await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+        return [tape.answer() for tape in tapes]
+
+    def gaps(self, answers: list[Answer]) -> list[float]:
+        """Of the answers that moved, shortest first: for how long each reader had nothing."""
+        pairs = zip(self._tapes, answers, strict=False)
+        return sorted(tape.gap_at(self.fault_at) for tape, one in pairs if one.failovers)
+
+    def _look_at_the_early(self, early: list[Tape]) -> None:
+        """On a busy machine the first are through before the last has begun."""
+        assert [tape.error for tape in early if tape.error] == []
+        running = len(self._tapes) - len(early)
+        print(f"{running} of {len(self._tapes)} answers run when the fault comes")
+        assert running >= len(self._tapes) // 8, "the answers were too short"
 
 
-async def read(
-    client: httpx.AsyncClient, asked: dict[str, object], begun: asyncio.Event | None = None
-) -> Answer:
-    """One answer to its end, or to its failure, which is told in it. Sets `begun` in any case."""
-    answer = Answer(int(str(asked["seed"])), int(str(asked["max_tokens"])))
-    begun = begun or asyncio.Event()
+async def read(client: httpx.AsyncClient, asked: dict[str, object]) -> Answer:
+    """One answer to its end, or to its failure, which is told in it."""
+    tape = Tape(asked)
+    await _record(client, tape)
+    return tape.answer()
+
+
+async def _record(client: httpx.AsyncClient, tape: Tape) -> None:
+    """Sets `begun` in any case."""
     try:
-        async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
+        async with client.stream("POST", "/v1/chat/completions", json=tape.asked) as response:
             if response.status_code != 200:
-                answer.error = f"HTTP {response.status_code}: {(await response.aread())[:300]!r}"
-                return answer
-            last = time.monotonic()
-            async for line in response.aiter_lines():
-                if _take(answer, line):
-                    answer.longest_gap = max(answer.longest_gap, time.monotonic() - last)
-                    last = time.monotonic()
-                    begun.set()
-        if not answer.finished and answer.error is None:
-            answer.error = "the stream ended without [DONE]"
+                tape.error = f"HTTP {response.status_code}: {(await response.aread())[:300]!r}"
+                return
+            async for piece in response.aiter_raw():
+                tape.pieces.append((time.monotonic(), piece))
+                if len(tape.pieces) > 1:  # the first has the role, before there is a token
+                    tape.begun.set()
     except httpx.HTTPError as error:
-        answer.error = f"{type(error).__name__}: {error}"
+        tape.error = f"{type(error).__name__}: {error}"
     finally:
-        begun.set()
-    return answer
+        tape.begun.set()
 
 
 def _take(answer: Answer, line: str) -> bool:

@@ -19,38 +19,58 @@ from tests.integration.crowd import Crowd, read
 from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
-TOKENS = 1000
-# The budget of a quiet machine is 1 s for a death. Here one small engine carries all of a
-# two-core machine's streams while the other one starts.
-DEATH_GAP = 15.0
-# A hang is noticed by silence, so it takes the seconds of silence and a look more.
-HANG_GAP = 20.0
+TOKENS = 800
+# The budget is 1 s on a quiet machine, p99. Where other work shares its two cores, one small
+# engine carries 64 streams beside it, and reads 32 prompts anew: that takes up to two seconds more.
+DEATH_GAP = 3.0
+# A hang is noticed by 6 s without a step, seen once a second; then as above.
+HANG_GAP = 8.0 + 2.0
+# Questions asked at a time in peace, to compare.
+TOGETHER = 16
+# float32 on both engines: what may differ is rounding in batches of another size.
+SAME_SHARE = 0.95
 
 pytestmark = pytest.mark.timeout(900)
 
 
-async def check(tandem: Tandem, answers: list[Answer], gap: float) -> None:
+async def check(tandem: Tandem, crowd: Crowd, answers: list[Answer], gap: float) -> None:
     assert [one.error for one in answers if one.failed] == []
     assert [one.number for one in answers if one.truncated] == []
     assert [one.number for one in answers if one.surplus or one.miscounted] == []
     assert await misspelt(tandem.service, answers) == 0
-    moved = [one for one in answers if one.failovers]
+    gaps = crowd.gaps(answers)
+    assert gaps, "nothing ran on the engine that was broken"
+    p50, p99 = gaps[len(gaps) // 2], gaps[min(len(gaps) - 1, len(gaps) * 99 // 100)]
     longest = max(one.longest_gap for one in answers)
-    print(f"{len(moved)} of {len(answers)} moved; longest gap {longest:.2f} s")
-    assert moved, "nothing ran on the engine that was broken"
-    assert longest <= gap
+    print(
+        f"{len(gaps)} of {len(answers)} moved; gap p50 {p50:.2f} s, p99 {p99:.2f} s; "
+        f"longest gap of all answers, while the engine starts anew: {longest:.2f} s"
+    )
+    assert p99 <= gap
 
 
-async def same_as_unbroken(tandem: Tandem, answers: list[Answer]) -> float:
+async def same_as_unbroken(
+    tandem: Tandem, answers: list[Answer], peaceful: dict[int, list[int]]
+) -> float:
     """The share of moved answers whose ids are those of the same question asked in peace."""
-    moved = [one for one in answers if one.failovers][:12]
+    moved = [one for one in answers if one.failovers]
+    turns = asyncio.Semaphore(TOGETHER)
+
+    async def ask(one: Answer) -> None:
+        async with turns:
+            again = await read(client, question(one.number, tandem.model, one.wanted_tokens))
+        assert not again.failed, again.error
+        peaceful[one.number] = again.ids
+
     async with tandem.service.client() as client:
-        peaceful = [
-            await read(client, question(one.number, tandem.model, one.wanted_tokens))
-            for one in moved
-        ]
-    equal = sum(one.ids == other.ids for one, other in zip(moved, peaceful, strict=True))
-    return equal / len(moved)
+        await asyncio.gather(*(ask(one) for one in moved if one.number not in peaceful))
+    return sum(one.ids == peaceful[one.number] for one in moved) / len(moved)
+
+
+@pytest.fixture(scope="module")
+def peaceful() -> dict[int, list[int]]:
+    """Answers of the undisturbed service, by number: each question is asked once."""
+    return {}
 
 
 @pytest.fixture
@@ -59,7 +79,9 @@ def crowd(tandem: Tandem) -> Crowd:
 
 
 @pytest.mark.parametrize("wanted", [processes.WORKER, processes.ENGINE_CORE, processes.API_SERVER])
-async def test_killed(tandem: Tandem, crowd: Crowd, wanted: str) -> None:
+async def test_killed(
+    tandem: Tandem, crowd: Crowd, wanted: str, peaceful: dict[int, list[int]]
+) -> None:
     """kill -9 of the worker, of the engine core, of the API server."""
 
     def kill() -> None:
@@ -67,12 +89,11 @@ async def test_killed(tandem: Tandem, crowd: Crowd, wanted: str) -> None:
         processes.send(victims[-1:], signal.SIGKILL)
 
     answers = await crowd.run(kill)
-    await check(tandem, answers, DEATH_GAP)
+    await check(tandem, crowd, answers, DEATH_GAP)
     await asyncio.to_thread(tandem.wait_healthy)
-    share = await same_as_unbroken(tandem, answers)
-    print(f"{share:.0%} of the moved answers have the ids of the unbroken ones")
-    # float32 on both engines: what differs is rounding in other batches.
-    assert share >= 0.5
+    share = await same_as_unbroken(tandem, answers, peaceful)
+    print(f"{share:.1%} of the moved answers have the ids of the unbroken ones (greedy, float32)")
+    assert share >= SAME_SHARE
 
 
 async def test_hung_core(tandem: Tandem, crowd: Crowd) -> None:
@@ -87,7 +108,7 @@ async def test_hung_core(tandem: Tandem, crowd: Crowd) -> None:
         processes.send(core, signal.SIGSTOP)
 
     answers = await crowd.run(stop)
-    await check(tandem, answers, HANG_GAP)
+    await check(tandem, crowd, answers, HANG_GAP)
     await asyncio.to_thread(tandem.wait_healthy)
     for engine, before in stopped.items():
         assert tandem.pid(engine) not in (0, before), "nobody restarted the hung engine"

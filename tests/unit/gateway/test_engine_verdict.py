@@ -151,6 +151,25 @@ def test_a_gap_in_our_own_looking_is_no_hang() -> None:
     assert scene.state is HEALTHY
 
 
+def test_the_time_of_our_own_standstill_is_no_hang() -> None:
+    """The machine slept for 30 s: the first look after it finds every engine where it was."""
+    scene = Scene(running=1)
+    scene.good(times=2)
+    scene.now += 30
+    scene.verdict.nobody_looked(30.0)
+    scene.good()
+    assert scene.state is HEALTHY and scene.told == []
+    scene.good(times=int(HANG_SECONDS))
+    assert scene.engine.reason == "hung", "only the standstill is forgiven"
+
+
+def test_a_long_standstill_is_no_progress_in_times_to_come() -> None:
+    scene = Scene(running=1)
+    scene.good(times=2)
+    scene.verdict.nobody_looked(3600.0)
+    assert scene.engine.steps_at == scene.now
+
+
 def test_a_hung_engine_that_moves_again_comes_back() -> None:
     scene = Scene(running=1)
     scene.good(times=12)

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway import drain_flags
 from gateway.engine_client import EngineClient
+from gateway.engine_verdict import HANG_SECONDS
 from gateway.engines import Engine, EnginePool, EngineState
 from gateway.health_watch import HealthWatch
 
@@ -217,13 +218,29 @@ async def test_a_stopped_counter_under_load_is_a_hang(quiet: Scene, server: Serv
     server.running = 1
     await quiet.watch.look_at(quiet.a)
     server.moving = False
-    for _ in range(8):
+    for _ in range(int(HANG_SECONDS)):
         now[0] += 1
         await quiet.watch.look_at(quiet.a)
     assert quiet.a.state is EngineState.HEALTHY
     now[0] += 1
     await quiet.watch.look_at(quiet.a)
     assert quiet.a.reason == "hung" and told == ["hung"]
+
+
+async def test_after_a_standstill_of_the_machine_nobody_is_hung(
+    quiet: Scene, server: Server
+) -> None:
+    """This process is stopped for 20 s under load, and the engines with it: 0 of 2 are hung."""
+    now: list[float] = quiet.now  # type: ignore[attr-defined]
+    server.running = 1
+    for engine in quiet.pool.engines:
+        await quiet.watch.look_at(engine)
+    server.moving = False
+    quiet.watch._lag._expected = now[0] + 0.1
+    now[0] += 20
+    for engine in quiet.pool.engines:
+        await quiet.watch.look_at(engine)
+    assert [engine.state for engine in quiet.pool.engines] == [EngineState.HEALTHY] * 2
 
 
 async def test_a_canary_is_judged(quiet: Scene, server: Server) -> None:

@@ -169,7 +169,7 @@ async def test_a_row_counts_each_kind() -> None:
     ]
     answers[0].failovers, answers[0].longest_gap = 1, 0.75
     one = row(FAULT, answers, 2, 12.4)
-    assert (one.answers, one.moved, one.failed, one.truncated, one.doubled) == (4, 1, 1, 1, 1)
+    assert (one.streams, one.moved, one.failed, one.truncated, one.doubled) == (4, 1, 1, 1, 1)
     assert one.lost == 5
     assert one.complaints == ("the stream ended without [DONE]",)
     cells = [cell.strip() for cell in table([one]).splitlines()[2].strip("|").split("|")]

@@ -14,6 +14,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+# It calls itself what vLLM's own workers call themselves.
+WORKER = "import time; open('/proc/self/comm', 'w').write('VLLM::Worker'); time.sleep(600)"
 STEPS = [0]
 HOLD = threading.Event()
 
@@ -68,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     known, _ = parser.parse_known_args()
-    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER])
     print(f"worker {worker.pid}", flush=True)
     if order() == "no-start":
         sys.exit(3)

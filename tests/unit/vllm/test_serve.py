@@ -27,6 +27,17 @@ def test_an_engine_that_ends_with_status_0_is_a_failure_and_takes_its_worker_alo
     until(lambda: not alive(worker))
 
 
+def test_a_dead_worker_ends_the_engine_at_once(serve: Start) -> None:
+    """Its API server would tell its callers only seconds later: gone within 1 s, here."""
+    life = serve()
+    life.wait_healthy()
+    leader, worker = life.leader(), life.worker()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not alive(leader), patience=1.0)
+    assert life.ended() != 0
+    assert "VLLM::Worker died" in life.log
+
+
 def test_a_stop_is_passed_on_and_ends_with_0_and_is_no_failed_start(serve: Start) -> None:
     life = serve()
     life.wait_healthy()
