@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -15,6 +16,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in STRAY:
         os.environ.pop(name, None)
     os.environ["NO_PROXY"] = "localhost,127.0.0.1"
+    with contextlib.suppress(ImportError):
+        from hypothesis import settings
+
+        # A busy machine is no verdict.
+        settings.register_profile("untimed", deadline=None)
+        settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -204,7 +204,7 @@ class Service:
                 return status if 0 < status < 256 else 1
             if lost := group.lost_part():
                 # vLLM takes seconds to tell its callers; a closed connection tells them at once.
-                say(f"{lost} died; the rest of the engine is killed")
+                say(self._verdict or f"{lost} died; the rest of the engine is killed")
                 return 1
             since = dog.healthy_since
             if since is not None and not told:

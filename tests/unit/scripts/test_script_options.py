@@ -80,7 +80,7 @@ def test_wrong_use_says_how_it_is_meant(machine: Machine, arguments: tuple[str, 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("engine", "status"), ("rollout",), ("rollout", "--dry-run"), ("backup",), ("chaos", "--yes")],
+    [("engine", "status"), ("rollout",), ("rollout", "--dry-run"), ("backup",)],
 )
 def test_what_needs_an_instance_says_so(machine: Machine, arguments: tuple[str, ...]) -> None:
     machine.program("docker", "exit 1")
@@ -90,6 +90,13 @@ def test_what_needs_an_instance_says_so(machine: Machine, arguments: tuple[str, 
     tried = machine.run(f"scripts/{arguments[0]}.sh", *arguments[1:], TANDEM_MODE="try")
     assert tried.returncode == 5, tried.stderr
     assert "scripts/try.sh" in tried.stderr
+
+
+def test_chaos_does_not_start_an_appliance(machine: Machine) -> None:
+    machine.program("docker", "exit 1")
+    said = machine.run("scripts/chaos.sh", "--yes", TANDEM_MODE="compose")
+    assert said.returncode == 5, said.stderr
+    assert "docker compose up" in said.stderr
 
 
 def test_two_at_a_time_are_one_too_many(machine: Machine) -> None:
