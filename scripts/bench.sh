@@ -3,10 +3,10 @@
 #
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--only NAME]… [--write-readme] [SCENARIO…]
 #
-#   --quick          a quarter of the work, 2 rounds (≤ 4 minutes); else 5 rounds (≤ 20)
-#   --only NAME      tandem, nginx, vllm-router, sglang-router or litellm (repeatable)
+#   --quick          half of the work, 2 rounds (≤ 4 minutes); else 5 rounds (≤ 20)
+#   --only NAME      tandem, nginx, vllm-router, sglang-router, litellm … (repeatable)
 #   --write-readme   put the tables into the READMEs; only from a full run on a quiet machine
-#   SCENARIO         streams crowd burst long-prompts cancels
+#   SCENARIO         streams crowd burst long-prompts cancels deploy scale
 #
 # Peers are installed into environments of their own on first use. Results: bench-results/.
 # Exit: 0 done · 1 failed · 2 usage · 3 READMEs left alone
@@ -14,11 +14,13 @@ set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/environments.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/packages.sh"
 
 main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
   known_options "--quick --write-readme" "--rounds --only" "$@"
   cd "$root"
+  need_programs redis-server:redis-server nginx:nginx openssl:openssl taskset:util-linux
   local python
   python=$(tests_python)
   exec "$python" -m tests.bench "$@"

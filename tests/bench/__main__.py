@@ -13,31 +13,33 @@ import platform
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tests.bench import report
+from tests.bench import plot, report
 from tests.bench.contenders import (
     CONTENDERS,
     ENGINE_CORE,
-    PEERS,
+    KEY,
     ROOT,
+    Running,
     free_port,
     launch,
-    peer_python,
     running,
     stop,
     wait_port,
 )
-from tests.bench.measure import Scenario, measure, scenarios
-
-# Above this load at the start of a run other processes take the cores that are measured.
-QUIET_LOAD = 0.7
+from tests.bench.load import Plan
+from tests.bench.measure import Scenario, load, measure, scenarios
+from tests.bench.peers import PEERS, peer_python
+from tests.bench.report import Rounds
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
     parser.add_argument("scenario", nargs="*", help="only these scenarios")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="half of the work, 2 rounds")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
     parser.add_argument("--only", action="append", help="only this contender (repeatable)")
     parser.add_argument("--write-readme", action="store_true", help="put the tables in the READMEs")
@@ -60,94 +62,113 @@ def machine() -> dict[str, object]:
     }
 
 
-def run_scenario(
-    scenario: Scenario, names: list[str], rounds: int, folder: Path
-) -> dict[str, list[dict[str, float]]]:
-    """All rounds of one scenario; the contenders take turns, so that drifts meet all alike."""
+def run(
+    wanted: list[Scenario], names: list[str], rounds: int, folder: Path
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """All rounds: the contenders take turns, so that drifts meet all alike, and each is started
+    once a round for all its scenarios."""
     ports = [free_port(), free_port()]
     log = folder / "standin.log"
-    engines = [
-        launch(
-            [
-                *[sys.executable, "-m", "tests.bench.standin", "--port", str(port)],
-                *["--ttft", str(scenario.ttft), "--interval", str(scenario.interval)],
-            ],
-            ENGINE_CORE,
-            log,
-        )
-        for port in ports
-    ]
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    command = [sys.executable, "-m", "tests.bench.standin", "--port"]
+    engines = [launch([*command, str(port)], ENGINE_CORE, log) for port in ports]
+    pids = [engine.pid for engine in engines]
+    results: Rounds = {s.name: {} for s in wanted}
     try:
         for port, engine in zip(ports, engines, strict=True):
             wait_port(port, engine)
         for number in range(rounds):
             for name in names:
-                with running(name, folder / f"{scenario.name}-{name}-{number}", ports) as contender:
-                    time.sleep(2.0)  # routers look at their workers before they take requests
-                    results[name].append(measure(contender, scenario.plan))
-                    say(scenario.name, name, number, results[name][-1])
+                mine = [s for s in wanted if name == "direct" or name in s.who]
+                if not mine:
+                    continue
+                place = folder / f"{name.replace(' ', '')}-{number}"
+                with running(name, place, ports) as contender:
+                    warm_up(contender)
+                    for scenario in mine:
+                        one = measure(contender, scenario.plan, pids)
+                        results[scenario.name].setdefault(name, []).append(one)
+                        say(scenario.name, name, number, one)
     finally:
         stop(engines)
     return results
 
 
+def warm_up(contender: Running) -> None:
+    """Routers look at their workers before they take requests; and nobody's first answers count."""
+    time.sleep(2.0)
+    plan = Plan(tuple(contender.ports), 8, 32, 8, ttft=0.01, interval=0.01)
+    load(replace(plan, key=KEY, tls=contender.tls))
+
+
 def say(scenario: str, name: str, number: int, numbers: dict[str, float]) -> None:
     print(
-        f"{scenario:13} round {number + 1} {name:14} {numbers['cpu_us_per_token']:7.1f} µs/token "
+        f"{scenario:13} round {number + 1} {name:21} {numbers['cpu_us_per_token']:7.1f} µs/token "
         f"{numbers['cpu_ms_per_request']:7.2f} ms/request  TTFT p99 {numbers['first_p99']:7.1f} ms "
-        f"way p99 {numbers['way_p99']:6.1f} ms  errors {numbers['errors']:.0f}",
+        f"way p99 {numbers['way_p99']:6.1f} ms  errors {numbers['errors']:.0f}  "
+        f"others {numbers['disturbed']:.0%}",
         file=sys.stderr,
         flush=True,
     )
 
 
+def chosen_names(only: list[str] | None) -> list[str]:
+    """«direct» is always there: it is what is subtracted."""
+    if unknown := set(only or ()) - set(CONTENDERS):
+        sys.exit(f"no such contender: {', '.join(unknown)}; there are: {', '.join(CONTENDERS)}")
+    return [
+        "direct",
+        *(name for name in CONTENDERS if name != "direct" and name in (only or CONTENDERS)),
+    ]
+
+
 def main() -> int:
     chosen = options()
     rounds = chosen.rounds or (2 if chosen.quick else 5)
-    names = ["direct", *(chosen.only or [name for name in CONTENDERS if name != "direct"])]
-    wanted = [
-        s for s in scenarios(chosen.quick) if not chosen.scenario or s.name in chosen.scenario
-    ]
-    for name in names:
-        if name in PEERS:
+    names = chosen_names(chosen.only)
+    every = scenarios(chosen.quick)
+    wanted = [s for s in every if not chosen.scenario or s.name.startswith(tuple(chosen.scenario))]
+    if not wanted:
+        sys.exit(f"no such scenario; there are: {', '.join(s.name for s in every)}")
+    for name in PEERS:
+        if any(name in one for one in names):
             peer_python(name)
-    load_before = os.getloadavg()[0]
-    if load_before > QUIET_LOAD:
-        print(f"the machine is busy (load {load_before:.1f}): numbers will be off", file=sys.stderr)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as scratch:
-        results = {s.name: run_scenario(s, names, rounds, Path(scratch)) for s in wanted}
-    titles = {s.name: s.title for s in wanted}
-    about = machine()
+        results = run(wanted, names, rounds, Path(scratch))
+    about = machine() | {"rounds": rounds, "minutes": round((time.monotonic() - began) / 60, 1)}
+    text = store(results, about)
+    print(text)
+    if calm := report.calmness(results):
+        print(calm, file=sys.stderr)
+    if chosen.write_readme:
+        whole = not (chosen.quick or chosen.only or chosen.scenario) and rounds >= 5
+        return write_readmes(results, about, whole=whole, calm=not calm)
+    return 0
+
+
+def store(results: Rounds, about: dict[str, Any]) -> str:
+    """Everything into bench-results/; returns the table."""
     folder = ROOT / "bench-results"
     folder.mkdir(exist_ok=True)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     (folder / f"{stamp}.json").write_text(json.dumps(report.as_json(results, about), indent=1))
-    table = report.markdown(results, titles)
-    (folder / f"{stamp}.md").write_text(table)
-    print(table)
-    if chosen.write_readme:
-        return write_readmes(chosen, load_before, table, about)
-    return 0
+    text = report.markdown(results, "en")
+    (folder / f"{stamp}.md").write_text(text)
+    if drawing := plot.scale(results):
+        (folder / f"{stamp}.svg").write_text(drawing)
+    return text
 
 
-def write_readmes(
-    chosen: argparse.Namespace, load: float, table: str, about: dict[str, object]
-) -> int:
+def write_readmes(results: Rounds, about: dict[str, Any], *, whole: bool, calm: bool) -> int:
     """Only a full run on a quiet machine may speak in the READMEs."""
-    if chosen.quick or chosen.only or chosen.scenario or (chosen.rounds or 5) < 5:
-        print("READMEs left alone: --write-readme needs a full run", file=sys.stderr)
+    if not (whole and calm):
+        why = "other work was running" if whole else "--write-readme needs a full run"
+        print(f"READMEs left alone: {why}", file=sys.stderr)
         return 3
-    if load > QUIET_LOAD:
-        print("READMEs left alone: other work was running", file=sys.stderr)
-        return 3
-    line = (
-        f"`./scripts/bench.sh --write-readme`, {about['date']}, {about['cores']} cores "
-        f"({about['processor']}), {about['memory_gib']} GiB; medians of 5 interleaved rounds "
-        f"(least–most).\n\n"
-    )
-    for name in ("README.md", "README.zh-CN.md"):
-        report.write_block(ROOT / name, "peers", line + table)
+    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+        text = report.heading(about, language) + report.markdown(results, language)
+        report.write_block(ROOT / name, "peers", text)
+    (ROOT / "tests/bench/scale.svg").write_text(plot.scale(results))
     return 0
 
 

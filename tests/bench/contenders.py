@@ -1,7 +1,7 @@
 """Who is measured: our gateway with every feature on, its peers, Nginx alone, and no proxy at all.
 
-Each contender is a process tree pinned to the proxy's core. Peers live in virtual environments of
-their own under the cache, installed on first use at the versions named here.
+Each contender is a process tree pinned to the proxy's core, with the door in front of it where a
+scenario is about what people deploy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from tests.bench.peers import peer_python
+
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("TANDEM_CACHE", Path.home() / ".cache" / "tandem")) / "bench"
-PEERS = {
-    "vllm-router": ["vllm-router==0.1.17"],
-    "sglang-router": ["sglang-router==0.3.2"],
-    "litellm": ["litellm[proxy]==1.108.7"],
-}
 PROXY_CORE, ENGINE_CORE = "0", "1"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"  # opens this run and nothing else
 
@@ -41,17 +38,21 @@ class Running:
     """A contender that serves: where, and which processes are its own."""
 
     name: str
-    port: int
+    ports: list[int]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     tls: bool = False
+    #: beside the contender and not measured: its Redis
+    beside: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
 
-def launch(command: list[str], core: str, log: Path, **env: str) -> subprocess.Popen[bytes]:
+def launch(
+    command: list[str], core: str, log: Path, cwd: Path = ROOT, **env: str
+) -> subprocess.Popen[bytes]:
     """Start a pinned process in a group of its own."""
     with log.open("ab") as out:
         return subprocess.Popen(
             ["taskset", "-c", core, *command],
-            cwd=ROOT,
+            cwd=cwd,
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -64,11 +65,11 @@ def wait_port(port: int, process: subprocess.Popen[bytes], seconds: float = 120.
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode} before it served")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode} before it served")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)
-    raise RuntimeError(f"{process.args} did not listen on its port within {seconds:.0f} s")
+    raise RuntimeError(f"{process.args!r} did not listen on its port within {seconds:.0f} s")
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -81,29 +82,16 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
                 process.wait(5)
 
 
-def peer_python(name: str) -> Path:
-    """The python of the peer's own environment, made on first use."""
-    wanted = hashlib.sha256(repr(PEERS[name]).encode()).hexdigest()[:12]
-    home = CACHE / f"{name}-{wanted}"
-    python = home / "bin" / "python"
-    if not (home / "complete").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *PEERS[name]], check=True)
-        (home / "complete").touch()
-    return python
-
-
 # Each contender -------------------------------------------------------------------------------
 
 
 def _direct(folder: Path, engines: list[int]) -> Running:
-    return Running("direct", engines[0])
+    return Running("direct", engines)
 
 
-def _nginx(folder: Path, engines: list[int]) -> Running:
+def _nginx(folder: Path, engines: list[int], *, tls: bool = False) -> Running:
     port = free_port()
+    ssl = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;" if tls else ""
     servers = "".join(f"server 127.0.0.1:{one};" for one in engines)
     (folder / "nginx.conf").write_text(
         f"""daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -113,7 +101,8 @@ http {{
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   client_max_body_size 8m; client_body_buffer_size 1m;
   upstream engines {{ {servers} keepalive 1024; }}
-  server {{ listen 127.0.0.1:{port} backlog=4096;
+  server {{ listen 127.0.0.1:{port}{" ssl" if tls else ""} backlog=4096; {ssl}
+    keepalive_requests 100000;
     location / {{ proxy_pass http://engines; proxy_http_version 1.1;
       proxy_set_header Connection ""; proxy_buffering off; }} }} }}"""
     )
@@ -121,7 +110,7 @@ http {{
     command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
     process = launch(command, PROXY_CORE, folder / "nginx.log")
     wait_port(port, process)
-    return Running("nginx", port, [process])
+    return Running("nginx", [port], [process])
 
 
 def _redis(folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
@@ -144,7 +133,7 @@ def gateway(folder: Path, engines: list[int], redis: int, root: Path = ROOT) -> 
         [sys.executable, "-m", "gateway"],
         PROXY_CORE,
         folder / "gateway.log",
-        PYTHONPATH=str(root),
+        root,
         GATEWAY_NAME=f"gateway-{port}",
         GATEWAY_HOST="127.0.0.1",
         GATEWAY_PORT=str(port),
@@ -157,14 +146,52 @@ def gateway(folder: Path, engines: list[int], redis: int, root: Path = ROOT) -> 
         RATE_LIMIT_RPM="1000000",
     )
     wait_port(port, process)
-    return Running("tandem", port, [process])
+    return Running("tandem", [port], [process])
 
 
-def _tandem(folder: Path, engines: list[int]) -> Running:
+def _tandem(folder: Path, engines: list[int], root: Path = ROOT) -> Running:
     redis_port, redis = _redis(folder)
-    running = gateway(folder, engines, redis_port)
-    running.processes.append(redis)
+    running = gateway(folder, engines, redis_port, root)
+    running.beside.append(redis)
     return running
+
+
+def _two_gateways(folder: Path, engines: list[int]) -> Running:
+    """As the appliance has them; on one core here."""
+    redis_port, redis = _redis(folder)
+    both = Running("two gateways", [], beside=[redis])
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        one = gateway(folder / name, engines, redis_port)
+        both.ports += one.ports
+        both.processes += one.processes
+    return both
+
+
+def _behind_door(name: str) -> Callable[[Path, list[int]], Running]:
+    """TLS and HTTP as a browser sees it: Nginx in front, on the same core."""
+
+    def start(folder: Path, engines: list[int]) -> Running:
+        behind = CONTENDERS[name](folder, engines)
+        certificate(folder)
+        door = _nginx(folder, behind.ports, tls=True)
+        return Running(
+            f"nginx + {name}", door.ports, door.processes + behind.processes, True, behind.beside
+        )
+
+    return start
+
+
+def certificate(folder: Path) -> None:
+    subprocess.run(
+        [
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"],
+            *["-subj", "/CN=bench", "-keyout", str(folder / "key.pem")],
+            *["-out", str(folder / "cert.pem")],
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def _rust_router(name: str, module: list[str]) -> Callable[[Path, list[int]], Running]:
@@ -176,7 +203,7 @@ def _rust_router(name: str, module: list[str]) -> Callable[[Path, list[int]], Ru
         command += ["--prometheus-port", str(metrics), "--log-level", "error"]
         process = launch(command, PROXY_CORE, folder / f"{name}.log")
         wait_port(port, process)
-        return Running(name, port, [process])
+        return Running(name, [port], [process])
 
     return start
 
@@ -199,7 +226,7 @@ def _litellm(folder: Path, engines: list[int]) -> Running:
         LITELLM_MASTER_KEY=KEY,
     )
     wait_port(port, process, 180)
-    return Running("litellm", port, [process])
+    return Running("litellm", [port], [process])
 
 
 CONTENDERS: dict[str, Callable[[Path, list[int]], Running]] = {
@@ -209,7 +236,14 @@ CONTENDERS: dict[str, Callable[[Path, list[int]], Running]] = {
     "vllm-router": _rust_router("vllm-router", ["-m", "vllm_router.launch_router"]),
     "sglang-router": _rust_router("sglang-router", ["-m", "sglang_router.launch_router"]),
     "litellm": _litellm,
+    "two gateways": _two_gateways,
+    "nginx + tandem": _behind_door("tandem"),
+    "nginx + vllm-router": _behind_door("vllm-router"),
+    "nginx + sglang-router": _behind_door("sglang-router"),
 }
+# The gateway of another checkout, to compare two states of the code in one run.
+if base := os.environ.get("BENCH_BASE"):
+    CONTENDERS["tandem-base"] = partial(_tandem, root=Path(base))
 
 
 @contextlib.contextmanager
@@ -220,4 +254,4 @@ def running(name: str, folder: Path, engines: list[int]) -> Iterator[Running]:
     try:
         yield contender
     finally:
-        stop(contender.processes)
+        stop([*contender.processes, *contender.beside])

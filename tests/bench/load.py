@@ -27,7 +27,7 @@ SAMPLE_EVERY = 8
 class Plan:
     """One run. `streams` at a time, `requests` in all; prompt_bytes of padding; cancel share."""
 
-    port: int
+    ports: tuple[int, ...]
     streams: int
     requests: int
     tokens: int
@@ -35,6 +35,9 @@ class Plan:
     cancel_share: float = 0.0
     stream: bool = True
     ramp_seconds: float = 0.5
+    #: what the stand-in engine does: seconds to the first token, and between two
+    ttft: float = 0.05
+    interval: float = 0.02
     key: str = "bench"
     model: str = "standin"
     host: str = "127.0.0.1"
@@ -130,7 +133,7 @@ class Stream(asyncio.Protocol):
 
 
 def _request(plan: Plan, number: int) -> bytes:
-    question = f"{number} " + "padding " * (plan.prompt_bytes // 8)
+    question = f"{number} pace={plan.ttft}/{plan.interval} " + "padding " * (plan.prompt_bytes // 8)
     body = {
         "model": plan.model,
         "messages": [{"role": "user", "content": question}],
@@ -159,7 +162,10 @@ async def _caller(plan: Plan, result: Result, numbers: Any, delay: float) -> Non
     for number in numbers:
         if connection is None:
             _, connection = await loop.create_connection(
-                lambda: Stream(plan, result), plan.host, plan.port, ssl=context
+                lambda: Stream(plan, result),
+                plan.host,
+                plan.ports[number % len(plan.ports)],
+                ssl=context,
             )
         cancels = random.Random(number).random() < plan.cancel_share
         after = random.Random(number + 1).randrange(1, plan.tokens) if cancels else 0

@@ -12,6 +12,8 @@ import os
 import statistics
 import subprocess
 import sys
+import urllib.request
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,30 +25,52 @@ TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+ROUTERS = ("vllm-router", "sglang-router")
+ALONE = ("direct", "nginx", "tandem", "tandem-base", *ROUTERS)
+DOORS = tuple(f"nginx + {name}" for name in ("tandem", *ROUTERS))
+OURS = ("tandem", "two gateways")
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A plan and what the stand-in engine does meanwhile (seconds)."""
+    """A plan, and who takes part in it beside «direct»."""
 
     name: str
-    title: str
     plan: Plan
-    ttft: float = 0.05
-    interval: float = 0.02
+    who: tuple[str, ...] = ALONE
+
+    @property
+    def pacing(self) -> str:
+        return f"{self.plan.ttft}/{self.plan.interval}"
 
 
 def scenarios(quick: bool) -> list[Scenario]:
-    share = 4 if quick else 1
-    base = Plan(port=0, streams=64, requests=256 // share, tokens=128)
-    crowd = replace(base, streams=1000, requests=1000, ramp_seconds=5.0, tokens=200 // share)
-    burst = replace(base, streams=32, requests=2000 // share, tokens=16, stream=False)
-    long = replace(base, streams=16, requests=160 // share, tokens=16, prompt_bytes=100 * 1024)
-    cancels = replace(base, requests=512 // share, cancel_share=0.05)
+    share = 2 if quick else 1
+    base = Plan(ports=(), streams=64, requests=128, tokens=128 // share)
+    crowd = replace(
+        base,
+        streams=1000,
+        requests=1000,
+        ramp_seconds=3.0,
+        tokens=120 // share,
+        ttft=0.2,
+        interval=0.05,
+    )
+    burst = replace(base, streams=32, requests=800 // share, tokens=16, stream=False)
+    long = replace(base, streams=16, requests=96 // share, tokens=16, prompt_bytes=100 * 1024)
+    cancels = replace(base, requests=192 // share, cancel_share=0.05)
+    few = replace(crowd, ramp_seconds=0.5, tokens=60 // share)
     return [
-        Scenario("streams", "64 streams × 128 tokens at 20 ms", base),
-        Scenario("crowd", "1,000 streams at 20 tokens/s", crowd, ttft=0.2, interval=0.05),
-        Scenario("burst", "short requests, not streamed, 32 at a time", burst),
-        Scenario("long-prompts", "prompts of 100 KiB, 16 streams", long),
-        Scenario("cancels", "64 streams, 5 % of the callers leave", cancels),
+        Scenario("streams", base, (*ALONE, "litellm")),
+        Scenario("crowd", crowd),
+        Scenario("burst", burst, (*ALONE, "litellm")),
+        Scenario("long-prompts", long),
+        Scenario("cancels", cancels),
+        Scenario("deploy", base, DOORS),
+        *[
+            Scenario(f"scale-{n}", replace(few, streams=n, requests=n), OURS)
+            for n in (10, 100, 300, 600)
+        ],
     ]
 
 
@@ -66,7 +90,7 @@ def process_tree(pids: list[int]) -> list[int]:
 
 def cpu_seconds(pids: list[int]) -> float:
     ticks = 0
-    for pid in pids:
+    for pid in dict.fromkeys(pids):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(int(value) for value in fields[11:15])
@@ -106,14 +130,40 @@ def load(plan: Plan, timeout: float = 240.0) -> dict[str, Any]:
     return result
 
 
-def measure(contender: Running, plan: Plan) -> dict[str, float]:
-    """The numbers of one run: milliseconds, microseconds a token, MiB, counts."""
-    tree = process_tree([process.pid for process in contender.processes])
-    before = cpu_seconds(tree)
-    result = load(replace(plan, port=contender.port, key=KEY, tls=contender.tls))
-    tree = process_tree([process.pid for process in contender.processes])
+def busy_seconds() -> float:
+    """What all cores have worked so far, and what the host has taken from them."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    working = [int(value) for number, value in enumerate(fields[:8]) if number not in (3, 4)]
+    return sum(working) * TICK_SECONDS
+
+
+def left_behind(contender: Running) -> float:
+    """Requests that a gateway still counts after everybody has gone; NaN for others."""
+    if contender.name not in OURS:
+        return float("nan")
+    names = ("gateway_inflight ", "gateway_queue_depth ")
+    left = 0.0
+    for port in contender.ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        left += sum(float(line.split()[1]) for line in lines if line.startswith(names))
+    return left
+
+
+def measure(contender: Running, plan: Plan, engines: list[int]) -> dict[str, float]:
+    """The numbers of one run: milliseconds, microseconds a token, MiB, counts. `engines`: the
+    process ids of what else belongs to the run."""
+    own = [process.pid for process in contender.processes]
+    beside = [*engines, *(process.pid for process in contender.beside), os.getpid()]
+    tree = process_tree(own)
+    before, others = cpu_seconds(tree), busy_seconds() - cpu_seconds(tree + process_tree(beside))
+    result = load(replace(plan, ports=tuple(contender.ports), key=KEY, tls=contender.tls))
+    tree = process_tree(own)
     spent = cpu_seconds(tree) - before
+    others = busy_seconds() - cpu_seconds(tree + process_tree(beside)) - others
     asked = result["answers"] + result["cancelled"] + len(result["errors"])
+    for error, times in Counter(result["errors"]).most_common(3):
+        print(f"{contender.name}: {times} × {error}", file=sys.stderr)
     return {
         "first_p50": statistics.median(result["first"]) if result["first"] else float("nan"),
         "first_p99": percentile(result["first"], 0.99),
@@ -124,4 +174,6 @@ def measure(contender: Running, plan: Plan) -> dict[str, float]:
         "requests_per_second": asked / result["seconds"],
         "resident_mib": resident_mib(tree),
         "errors": float(len(result["errors"])),
+        "left": left_behind(contender),
+        "disturbed": max(0.0, others) / result["seconds"],
     }

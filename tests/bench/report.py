@@ -1,4 +1,4 @@
-"""The table, the JSON and the README block of a benchmark run."""
+"""The tables, the JSON and the README blocks of a benchmark run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from tests.bench.words import COLUMNS, HEADING, NOTES, TITLES
+
 Rounds = dict[str, dict[str, list[dict[str, float]]]]  # scenario -> contender -> rounds
 
-BLOCK = re.compile(r"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)".replace("{name}", "%s"))
+BLOCK = "(<!-- bench:{0} -->\n).*?(<!-- /bench:{0} -->)"
+# Other processes may take so much of one core, in the median run, before the numbers are doubtful.
+CALM_SHARE = 0.1
 
 
 def middle(rounds: list[dict[str, float]], key: str) -> tuple[float, float, float]:
@@ -23,29 +27,47 @@ def added(rounds: list[dict[str, float]], direct: list[dict[str, float]], key: s
     return middle(rounds, key)[0] - middle(direct, key)[0]
 
 
+def streamed(rounds: list[dict[str, float]]) -> bool:
+    """Tokens were counted, so costs can be told for each."""
+    value = rounds[0]["cpu_us_per_token"]
+    return value == value
+
+
+def cost(rounds: list[dict[str, float]]) -> float:
+    """Microseconds a token, or a request where nothing was streamed."""
+    if streamed(rounds):
+        return middle(rounds, "cpu_us_per_token")[0]
+    return middle(rounds, "cpu_ms_per_request")[0] * 1e3
+
+
+def best_router(contenders: dict[str, list[dict[str, float]]]) -> str | None:
+    """Of those who are not ours and not Nginx alone, the one that spends the least."""
+    routers = [name for name in contenders if name.endswith(("vllm-router", "sglang-router"))]
+    return min(routers, key=lambda name: cost(contenders[name])) if routers else None
+
+
 def _spread(values: tuple[float, float, float], digits: int = 1) -> str:
     return f"{values[0]:.{digits}f} ({values[1]:.{digits}f}–{values[2]:.{digits}f})"
 
 
-def rows(contenders: dict[str, list[dict[str, float]]], best: str | None) -> list[list[str]]:
+def rows(contenders: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+    best = best_router(contenders)
     direct = contenders["direct"]
     table = []
     for name, rounds in contenders.items():
         if name == "direct":
             continue
-        streamed = rounds[0]["cpu_us_per_token"] == rounds[0]["cpu_us_per_token"]
-        unit = "cpu_us_per_token" if streamed else "cpu_ms_per_request"
-        cpu = middle(rounds, unit)
-        ratio = "" if best is None else f"{cpu[0] / middle(contenders[best], unit)[0]:.2f}×"
+        tokens = streamed(rounds)
+        ratio = "" if best is None else f"{cost(rounds) / cost(contenders[best]):.2f}×"
         table.append(
             [
                 name,
-                _spread(middle(rounds, "cpu_us_per_token")) if streamed else "",
+                _spread(middle(rounds, "cpu_us_per_token")) if tokens else "",
                 _spread(middle(rounds, "cpu_ms_per_request"), 2),
                 ratio,
-                f"{added(rounds, direct, 'first_p50'):.1f}" if streamed else "",
-                f"{added(rounds, direct, 'first_p99'):.1f}" if streamed else "",
-                f"{added(rounds, direct, 'way_p99'):.1f}" if streamed else "",
+                f"{added(rounds, direct, 'first_p50'):.1f}" if tokens else "",
+                f"{added(rounds, direct, 'first_p99'):.1f}" if tokens else "",
+                f"{added(rounds, direct, 'way_p99'):.1f}" if tokens else "",
                 f"{middle(rounds, 'requests_per_second')[0]:.0f}",
                 f"{middle(rounds, 'resident_mib')[0]:.0f}",
                 f"{sum(one['errors'] for one in rounds):.0f}",
@@ -54,47 +76,38 @@ def rows(contenders: dict[str, list[dict[str, float]]], best: str | None) -> lis
     return table
 
 
-HEAD = [
-    "proxy",
-    "CPU µs/token",
-    "CPU ms/request",
-    "ratio to best router",
-    "added TTFT p50 ms",
-    "added TTFT p99 ms",
-    "added token p99 ms",
-    "requests/s",
-    "MiB",
-    "errors",
-]
-
-
-def best_router(contenders: dict[str, list[dict[str, float]]]) -> str | None:
-    """The Rust router that spends the least CPU in this scenario."""
-    routers = [name for name in ("vllm-router", "sglang-router") if name in contenders]
-
-    def cost(name: str) -> float:
-        value = middle(contenders[name], "cpu_us_per_token")[0]
-        return value if value == value else middle(contenders[name], "cpu_ms_per_request")[0]
-
-    return min(routers, key=cost) if routers else None
-
-
-def markdown(results: Rounds, titles: dict[str, str]) -> str:
+def markdown(results: Rounds, language: str) -> str:
     """One table a scenario."""
     parts = []
     for scenario, contenders in results.items():
-        parts.append(f"**{titles[scenario]}**\n")
-        parts.append("| " + " | ".join(HEAD) + " |")
-        parts.append("|" + "---|" * len(HEAD))
-        for row in rows(contenders, best_router(contenders)):
-            parts.append("| " + " | ".join(row) + " |")
+        if set(contenders) <= {"direct"}:
+            continue
+        parts.append(f"**{TITLES[language][scenario]}**\n")
+        parts.append("| " + " | ".join(COLUMNS[language]) + " |")
+        parts.append("|" + "---|" * len(COLUMNS[language]))
+        parts += ["| " + " | ".join(row) + " |" for row in rows(contenders)]
         parts.append("")
-    return "\n".join(parts)
+    return "\n".join([*parts, NOTES[language]])
+
+
+def heading(about: dict[str, Any], language: str) -> str:
+    return HEADING[language].format(**about) + "\n\n"
+
+
+def calmness(results: Rounds) -> str:
+    """What is to be said of other processes; empty when they left the run alone."""
+    shares = [one["disturbed"] for c in results.values() for rounds in c.values() for one in rounds]
+    if not shares or statistics.median(shares) <= CALM_SHARE:
+        return ""
+    return (
+        f"other processes took {statistics.median(shares):.0%} of a core in the median run "
+        f"(at most {max(shares):.0%}): the numbers are doubtful"
+    )
 
 
 def write_block(readme: Path, name: str, text: str) -> None:
     """Replace what stands between the block's marks; a missing mark is an error."""
-    pattern = re.compile(BLOCK.pattern % (name, name), re.DOTALL)
+    pattern = re.compile(BLOCK.format(name), re.DOTALL)
     content = readme.read_text()
     if not pattern.search(content):
         raise SystemExit(f"{readme.name} has no block «bench:{name}»: put its two marks back")

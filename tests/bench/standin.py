@@ -2,7 +2,9 @@
 
 Each token's text carries the moment at which it was written (CLOCK_MONOTONIC, shared by all
 processes of a machine), so that a reader knows how long the way through a proxy took.
-Run as `python -m tests.bench.standin --port N [--ttft S] [--interval S]`.
+Run as `python -m tests.bench.standin --port N`. A question says how fast it wants its answer:
+`pace=0.05/0.02` is the first token after 50 ms, and 20 ms between two; so one engine, and a proxy
+that is started once, serve all scenarios.
 """
 
 from __future__ import annotations
@@ -53,11 +55,17 @@ def _budget(request: dict[str, Any]) -> int:
     return int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
 
 
+def _pace(request: dict[str, Any]) -> tuple[float, float]:
+    words = str(request["messages"][0]["content"])[:64].split()
+    told = next((word[5:] for word in words if word.startswith("pace=")), "0.05/0.02")
+    ttft, _, interval = told.partition("/")
+    return float(ttft), float(interval)
+
+
 class Engine:
     """What all connections share."""
 
-    def __init__(self, ttft: float, interval: float) -> None:
-        self.ttft, self.interval = ttft, interval
+    def __init__(self) -> None:
         self.running = 0
         self.requests = 0
 
@@ -146,7 +154,8 @@ class Connection(asyncio.Protocol):
         self._usage = bool((request.get("stream_options") or {}).get("include_usage"))
         self._id = b"%032x" % self._engine.requests
         loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._engine.ttft
+        ttft, self._interval = _pace(request)
+        self._due = loop.time() + ttft
         self._timer = loop.call_at(self._due, self._first)
 
     def _first(self) -> None:
@@ -166,7 +175,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic_ns()
         if self._left > 0:
             self._chunk(DELTA % (self._id, now, ids))
-            self._due += self._engine.interval
+            self._due += self._interval
             self._timer = asyncio.get_running_loop().call_at(self._due, self._token)
             return
         event = LAST % (self._id, now, ids)
@@ -181,8 +190,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"%x\r\n%s\r\n" % (len(event), event))
 
 
-async def serve(port: int, ttft: float, interval: float) -> None:
-    engine = Engine(ttft, interval)
+async def serve(port: int) -> None:
+    engine = Engine()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: Connection(engine), "127.0.0.1", port, backlog=4096, reuse_port=True
@@ -195,10 +204,8 @@ async def serve(port: int, ttft: float, interval: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ttft", type=float, default=0.05)
-    parser.add_argument("--interval", type=float, default=0.02)
     options = parser.parse_args()
-    uvloop.run(serve(options.port, options.ttft, options.interval))
+    uvloop.run(serve(options.port))
 
 
 if __name__ == "__main__":
