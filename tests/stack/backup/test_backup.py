@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.stack.appliance import Appliance
 
 
+@pytest.mark.timeout(480)
 def test_a_conversation_outlives_its_volume(appliance: Appliance) -> None:
     session = appliance.chat("remember this", max_tokens=4).json()["session_id"]
     key = appliance.folder / "secrets" / "restic_password"

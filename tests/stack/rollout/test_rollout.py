@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+
+import pytest
+
 from tests.stack.appliance import ENGINES, GATEWAYS, Appliance
 from tests.stack.load import under_load
 
 NOT_FIT = 4
+ROLL_SECONDS = 560
+PATIENCE = pytest.mark.timeout(900)
 NEW_IMAGE = "vllm/vllm-openai-cpu:new-tag"
+
+
+def roll(appliance: Appliance, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return appliance.script("rollout.sh", *arguments, timeout=ROLL_SECONDS)
 
 
 def containers(appliance: Appliance, *services: str) -> dict[str, str]:
@@ -23,12 +33,11 @@ def assert_whole(appliance: Appliance) -> None:
         assert appliance.engines(gateway) == dict.fromkeys(ENGINES, "healthy")
 
 
+@PATIENCE
 async def test_a_new_image_under_load(appliance: Appliance) -> None:
     before = containers(appliance, *ENGINES)
     appliance.engine.run("tag", appliance.inspect("vllm-a")["Config"]["Image"], NEW_IMAGE)
-    done, seen = await under_load(
-        appliance, lambda: appliance.script("rollout.sh", "--image", NEW_IMAGE)
-    )
+    done, seen = await under_load(appliance, lambda: roll(appliance, "--image", NEW_IMAGE))
     assert done.returncode == 0, done.stdout + done.stderr
     seen.assert_none_lost()
     assert min(seen.healthy_engines) == 1, "one at a time, and never none"
@@ -40,9 +49,10 @@ async def test_a_new_image_under_load(appliance: Appliance) -> None:
     assert_whole(appliance)
 
 
+@PATIENCE
 async def test_both_gateways_under_load(appliance: Appliance) -> None:
     before = containers(appliance, *GATEWAYS)
-    done, seen = await under_load(appliance, lambda: appliance.script("rollout.sh", "--gateway"))
+    done, seen = await under_load(appliance, lambda: roll(appliance, "--gateway"))
     assert done.returncode == 0, done.stdout + done.stderr
     seen.assert_none_lost()
     for gateway in GATEWAYS:
@@ -50,6 +60,7 @@ async def test_both_gateways_under_load(appliance: Appliance) -> None:
     assert_whole(appliance)
 
 
+@PATIENCE
 async def test_a_profile_that_does_not_start_is_undone(appliance: Appliance) -> None:
     profiles = appliance.folder / "vllm" / "profiles"
     broken = (profiles / "tiny.yaml").read_text() + "no-such-flag: 1\n"
@@ -57,7 +68,7 @@ async def test_a_profile_that_does_not_start_is_undone(appliance: Appliance) -> 
     old, other = settings(appliance), containers(appliance, "vllm-b")
     done, seen = await under_load(
         appliance,
-        lambda: appliance.script("rollout.sh", "--profile", "broken", "--seconds", "20"),
+        lambda: roll(appliance, "--profile", "broken", "--seconds", "20"),
     )
     assert done.returncode == NOT_FIT, done.stdout + done.stderr
     assert "vllm-a is not fit" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.stack.appliance import ENGINES, GATEWAYS, Appliance
 from tests.stack.docker_engine import poll
 from tests.stack.load import under_load
@@ -9,12 +11,14 @@ from tests.stack.load import under_load
 # A paused engine refuses nothing and closes nothing: only its silence tells.
 MOVED_WITHIN = 10.0
 PAUSED_SECONDS = 15.0
+PATIENCE = pytest.mark.timeout(480)
 
 
 def out_of_service(appliance: Appliance, name: str) -> bool:
     return all(appliance.engines(gateway).get(name) != "healthy" for gateway in GATEWAYS)
 
 
+@PATIENCE
 async def test_a_paused_engine_loses_no_answer(appliance: Appliance) -> None:
     name = appliance.container("vllm-a")
 
@@ -34,6 +38,7 @@ async def test_a_paused_engine_loses_no_answer(appliance: Appliance) -> None:
     appliance.wait_whole(60)
 
 
+@PATIENCE
 async def test_an_engine_stopped_in_good_order_loses_no_answer(appliance: Appliance) -> None:
     name = appliance.container("vllm-b")
     try:
