@@ -20,6 +20,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from starlette.types import ASGIApp
 
+from gateway import backup_note
 from gateway.admission import Admission
 from gateway.auth import KeyRing
 from gateway.chat_turn import ChatTurn
@@ -187,6 +188,7 @@ async def _ping(metrics: Metrics, store: Any) -> None:
             async with asyncio.timeout(PING_SECONDS):
                 await store.ping()
             metrics.redis_up.set(1)
+            metrics.last_backup.set(await backup_note.read(store))
         except (RedisError, OSError, TimeoutError):
             metrics.redis_up.set(0)
         await asyncio.sleep(PING_SECONDS)

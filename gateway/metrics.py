@@ -99,6 +99,11 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.redis_up = Gauge("gateway_redis_up", "Redis answers", registry=own)
+        self.last_backup = Gauge(
+            "gateway_last_backup_timestamp_seconds",
+            "The newest backup; 0: none noted",
+            registry=own,
+        )
         self.draining = Gauge("gateway_draining", "This gateway is stopping", registry=own)
 
     def exposition(self) -> bytes:

@@ -52,13 +52,21 @@ def reached(engine: Mapping[str, Any], wanted: str) -> bool:
     return bool(engine["state"] == "healthy")
 
 
-def wait(name: str, wanted: str, seconds: float, overview: str, ask: Fetch = fetch) -> str | None:
-    """None once this gateway sees the engine so; else what it saw last."""
+def wait(
+    name: str, wanted: str, seconds: float, overview: str, ask: Fetch = fetch, url: str = ""
+) -> str | None:
+    """None once this gateway sees the engine so; else what it saw last.
+
+    With `url` the engine must answer there as well: the overview may still tell of its predecessor.
+    """
     deadline = time.monotonic() + seconds
     while True:
         seen = _seen(name, overview, ask)
         if isinstance(seen, Mapping) and reached(seen, wanted):
-            return None
+            silence = _silence(url, ask) if url else None
+            if silence is None:
+                return None
+            seen = silence
         if time.monotonic() >= deadline:
             state = seen if isinstance(seen, str) else f"{seen['state']} ({seen['reason']})"
             return f"{name} was not {wanted} within {seconds:g} s: {state}"
@@ -72,6 +80,14 @@ def _seen(name: str, overview: str, ask: Fetch) -> Mapping[str, Any] | str:
         return f"the gateway does not answer ({type(error).__name__})"
     found: Mapping[str, Any] = next(one for one in engines if one["name"] == name)
     return found
+
+
+def _silence(url: str, ask: Fetch) -> str | None:
+    try:
+        ask(f"{url}/v1/models", None)
+    except (OSError, ValueError) as error:
+        return f"it does not answer ({type(error).__name__})"
+    return None
 
 
 # Canary ------------------------------------------------------------------------------------
@@ -135,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, settings: Settings) -> str | None:
     if arguments.command == "wait":
         overview = f"http://127.0.0.1:{settings.gateway_port}/internal/engines"
-        return wait(arguments.engine, arguments.state, arguments.seconds, overview)
+        itself = settings.engines[arguments.engine] if arguments.state == "alive" else ""
+        return wait(arguments.engine, arguments.state, arguments.seconds, overview, url=itself)
     url, other = settings.engines[arguments.engine], settings.engines[arguments.against]
     return canary(url, other, settings.model_name)
 

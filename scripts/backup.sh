@@ -105,12 +105,15 @@ forget() {
     --keep-hourly 48 --keep-daily 14 --keep-weekly 8 --keep-monthly 12
 }
 
-# For an alert on old backups: written whole, or not at all.
+# For the alert on old backups: a file, written whole or not at all, and Redis, where the gateways
+# read it (gateway/backup_note.py).
 note_success() {
-  local folder=$root/backups
+  local folder=$root/backups now
+  now=$(date +%s)
+  redis set tandem:backup:last "$now" >/dev/null || warn "the alert on old backups does not know of this one"
   [[ $mode == try ]] && folder=$try_dir
   mkdir -p "$folder"
-  printf 'tandem_backup_last_success_timestamp_seconds %s\n' "$(date +%s)" >"$folder/backup.prom.partial"
+  printf 'tandem_backup_last_success_timestamp_seconds %s\n' "$now" >"$folder/backup.prom.partial"
   mv "$folder/backup.prom.partial" "$folder/backup.prom"
 }
 

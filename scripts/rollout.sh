@@ -10,20 +10,21 @@
 #   --dry-run         print the plan, change nothing
 #
 # Each engine: drain, wait until nothing runs there, recreate, wait until it answers, compare its
-# answers with the other engine's, undrain. A failure puts the old image and profile back. Never
-# fewer than one healthy engine; refuses to begin unless all are healthy.
+# answers with the other engine's, undrain. When one is not fit, every engine gets its old image and
+# profile back. Never fewer than one healthy engine; refuses to begin unless all are healthy.
 #
-# Exit: 0 done · 1 failed, the old state is back where possible · 2 usage
-#       3 refused, nothing changed · 5 not running · 7 another script works on this instance
+# Exit: 0 done · 1 failed · 2 usage · 3 refused, nothing changed · 4 the new one is not fit, the old
+#       one is back · 5 not running · 7 another script works on this instance
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 
-image='' profile='' load_seconds=900 parts=() renewed=() drained=''
+image='' profile='' load_seconds=900 parts=() renewed=() drained='' putting_back=''
 what=engines
 idle_seconds=150
 healthy_seconds=90
+most_restarts=3
 
 main() {
   parse "$@"
@@ -110,7 +111,7 @@ roll_engine() {
   trap undrain_after_failure EXIT
   step "$engine: drain" in_gateway "$(some_gateway)" gateway.admin drain "$engine" >&2
   complaint=$(renew "$engine") || code=$?
-  ((code == 0)) || put_back "$engine" "$code" "$complaint"
+  ((code == 0)) || give_up "$engine" "$code" "$complaint"
   step "$engine: undrain" in_gateway "$(some_gateway)" gateway.admin undrain "$engine" >&2
   drained=''
   trap - EXIT
@@ -129,12 +130,20 @@ renew() {
     return 11
   }
   sleep 2 # the gateways look once a second: the old process must be seen to be gone
-  step "$engine: wait until it answers" everywhere "$engine" alive "$load_seconds" >&2 || {
-    echo "it did not answer within $load_seconds s"
+  step "$engine: wait until it answers" until_alive "$engine" >&2 || {
+    echo "it did not answer within $load_seconds s, or ended again and again"
     return 11
   }
   in_gateway "$(some_gateway)" gateway.rollout_check canary "$engine" --against "$(other_engine "$engine")" 2>&1 ||
     return 12
+}
+
+# In short turns: an engine that ends at every start is not waited for.
+until_alive() {
+  local engine=$1 end=$((SECONDS + load_seconds))
+  until everywhere "$engine" alive 5 2>/dev/null; do
+    ((SECONDS < end)) && (($(restarts "$engine") < most_restarts)) || return 1
+  done
 }
 
 # The image and profile of this rollout, for one command only: .env still has the old ones.
@@ -148,21 +157,41 @@ new_settings() {
   )
 }
 
-# put_back ENGINE CODE COMPLAINT: see renew.
-put_back() {
+# give_up ENGINE CODE COMPLAINT: see renew.
+give_up() {
   local engine=$1 code=$2 complaint=$3
   warn "$engine is not fit: $complaint"
-  if ((code > 10)) && [[ -n $image$profile ]]; then
-    step "$engine: put the old settings back" recreate "$engine"
-    everywhere "$engine" alive "$load_seconds" || true
+  if [[ -n $image$profile ]]; then
+    ((code == 10)) || restore_settings "$engine"
+    put_back_renewed
+    die 4 "$engine could not be replaced; what ran before is back" "$complaint" "./scripts/engine.sh status"
+  elif [[ -n $putting_back ]]; then
+    die 1 "$engine has the new settings still" "$complaint" "./scripts/rollout.sh $engine"
   elif ((code == 12)); then
     # The same settings as before: there is nothing to put back, and its answers must reach nobody.
     drained=''
     die 1 "$engine gives bad answers and stays drained" "$complaint" "./scripts/engine.sh undrain $engine, once mended"
   fi
-  ((${#renewed[@]} == 0)) || [[ -z $image$profile ]] ||
-    warn "${renewed[*]} has the new settings; to put the old ones back: ./scripts/rollout.sh ${renewed[*]}"
   die 1 "$engine could not be replaced" "$complaint" "./scripts/status.sh; the other engine serves"
+}
+
+restore_settings() {
+  local engine=$1
+  forget_failed_starts "$engine"
+  step "$engine: put the old settings back" recreate "$engine"
+  sleep 2 # as in renew
+  step "$engine: wait until it answers" until_alive "$engine" &&
+    in_gateway "$(some_gateway)" gateway.admin undrain "$engine" >&2 &&
+    everywhere "$engine" healthy "$healthy_seconds" && drained='' && return
+  die 1 "$engine has its old settings, and does not answer" "" "./scripts/status.sh; the other engine serves"
+}
+
+# The engines that took the new settings before this one did not: the same way, with what .env says.
+put_back_renewed() {
+  local engine earlier=("${renewed[@]}")
+  image='' profile='' putting_back=1
+  [[ -z $drained ]] || in_gateway "$(some_gateway)" gateway.admin undrain "$drained" >&2
+  for engine in "${earlier[@]}"; do roll_engine "$engine"; done
 }
 
 undrain_after_failure() {
@@ -199,7 +228,7 @@ setting() {
 set_setting() {
   local name=$1 value=$2
   cp -p "$root/.env" "$root/.env.previous"
-  { grep -v "^$name=" "$root/.env.previous"; printf '%s=%s\n' "$name" "$value"; } >"$root/.env.partial"
+  { sed "/^$name=/d" "$root/.env.previous"; printf '%s=%s\n' "$name" "$value"; } >"$root/.env.partial"
   mv "$root/.env.partial" "$root/.env"
 }
 

@@ -94,6 +94,23 @@ recreate() {
   fi
 }
 
+# How often a part ended and was started again by itself since it was created.
+restarts() {
+  local count=0
+  [[ $mode == try ]] ||
+    count=$(docker inspect --format '{{.RestartCount}}' "$("${compose[@]}" ps --all --quiet "$1")" 2>/dev/null || true)
+  printf '%s\n' "${count:-0}"
+}
+
+# forget_failed_starts ENGINE: stops it. The count outlives the container: after a start that could
+# not succeed, one that can would wait for a minute, or stay parked.
+forget_failed_starts() {
+  [[ $mode == try ]] && return
+  "${compose[@]}" stop "$1" >/dev/null 2>&1 || true
+  quietly "${compose[@]}" run --rm -T --no-deps --entrypoint rm "$1" -f "/root/.cache/tandem/$1.starts" </dev/null ||
+    warn "$1 may wait before it starts: its failed starts are still counted"
+}
+
 is_engine() {
   local name
   for name in "${engines[@]}"; do

@@ -1,7 +1,8 @@
 """The appliance under test: compose.yaml, the CPU overlay and the tests' own, brought up for real.
 
-Owns: the files that set-up would make (in a folder of the tests), `docker compose`, and what a
-test asks of the running stack. Not here: the engine below (docker_engine.py), images (images.py).
+Owns: a copy of the product in a folder of the tests, with the files that set-up would make,
+`docker compose` and the operator's scripts there, and what a test asks of the running stack.
+Not here: the engine below (docker_engine.py), images (images.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tests.stack.docker_engine import DockerEngine, EngineUnavailable, poll
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "tandem-stack"
+# What an operator has on the workstation; web's build is replaced by overlay.yaml.
+PRODUCT = (".dockerignore", "compose.yaml", "gateway", "monitoring", "nginx", "scripts", "vllm")
 FILES = ("compose.yaml", "vllm/compose.cpu.yaml", "tests/stack/overlay.yaml")
 GATEWAYS = ("gateway-a", "gateway-b")
 ENGINES = ("vllm-a", "vllm-b")
@@ -93,17 +96,24 @@ class Appliance:
         self.compose("down", "--volumes", "--timeout", "3", timeout=120)
 
     def compose(self, *command: str, timeout: float = 120) -> str:
-        files = [part for name in FILES for part in ("--file", str(ROOT / name))]
-        start = ["docker", "compose", "--project-name", PROJECT, "--project-directory", str(ROOT)]
-        env_file = ["--env-file", str(self.folder / "env")]
         done = subprocess.run(
-            [*start, *env_file, *files, *command],
-            env=self.environment, cwd=ROOT, timeout=timeout, capture_output=True, text=True,
+            ["docker", "compose", *command],
+            env=self.environment, cwd=self.folder, timeout=timeout, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
             told = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
             raise RuntimeError(f"compose {' '.join(command)}: {told}\n{self._last_words()}")
         return done.stdout
+
+    def script(
+        self, name: str, *arguments: str, timeout: float = 280, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the operator's scripts to its end, whatever that is."""
+        return subprocess.run(
+            [str(self.folder / "scripts" / name), *arguments],
+            env={**self.environment, "TANDEM_MODE": "compose", **variables},
+            stdin=subprocess.DEVNULL, timeout=timeout, capture_output=True, text=True,
+        )  # fmt: skip
 
     # ---- what a test asks ------------------------------------------------------------------------
 
@@ -183,6 +193,8 @@ class Appliance:
     def _settings(self) -> dict[str, str]:
         cores = str(os.cpu_count() or 1)
         return {
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_FILE": ":".join(FILES),
             "TANDEM_SETUP": "tests",
             "HTTPS_PORT": str(self.https_port),
             "HTTP_PORT": str(self.http_port),
@@ -194,11 +206,21 @@ class Appliance:
             "LOG_LEVEL": "INFO",
         }
 
+    def _copy_product(self) -> None:
+        for name in (*PRODUCT, FILES[-1]):
+            source, target = ROOT / name, self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+
     def _make_files(self) -> None:
+        self._copy_product()
         for name in ("secrets", "certificates", "page/web/dist"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         settings = "".join(f"{name}={value}\n" for name, value in self._settings().items())
-        (self.folder / "env").write_text(settings)
+        (self.folder / ".env").write_text(settings)
         for name, value in self.secrets.items():
             (self.folder / "secrets" / name).write_text(f"{value}\n")
         digest = hashlib.sha256(self.key.encode()).hexdigest()

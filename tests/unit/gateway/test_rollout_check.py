@@ -59,6 +59,14 @@ def test_wait_says_what_it_saw_last() -> None:
     assert complaint == "vllm-a was not alive within 0 s: down (hung)"
 
 
+def test_wait_believes_an_engine_only_that_answers_itself() -> None:
+    """Just recreated: the overview still tells of the old one."""
+    seen = {"engines": [engine()]}
+    ask = Asked(seen, OSError("refused"), seen, {"data": []})
+    assert rollout_check.wait("vllm-a", "alive", 60, OVERVIEW, ask, url="http://a") is None
+    assert ask.urls == [OVERVIEW, "http://a/v1/models"] * 2
+
+
 def answer(text: str) -> dict[str, Any]:
     return {"choices": [{"text": text}]}
 
