@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from gateway.ejection import Outcome
-from gateway.engine import Drain, Engine, EngineState, best_tier
+from gateway.engine import Drain, Engine, EngineState
 from gateway.errors import NoEngine
 from gateway.homes import Homes, affinity_key, load_bound, rank
 
@@ -64,9 +64,9 @@ class EnginePool:
         return self._least_loaded(roomy) if key is None else self._at_home(key, roomy)
 
     def _candidates(self, exclude: frozenset[str]) -> list[Engine]:
-        left = [e for e in self.engines if e.name not in exclude]
-        best = best_tier(left)
-        return [e for e in left if best is not None and e.tier == best]
+        tiers = [(e.tier, e) for e in self.engines if e.name not in exclude]
+        best = min((tier for tier, _ in tiers if tier is not None), default=None)
+        return [e for tier, e in tiers if tier is not None and tier == best]
 
     def _at_home(self, key: str, candidates: list[Engine]) -> Engine:
         home = self._homes.find(key)
@@ -119,7 +119,8 @@ class EnginePool:
 
     def capacity(self) -> int:
         """How many requests may be inside at once."""
-        return self._max_inflight * sum(1 for e in self.engines if e.usable)
+        tiers = [tier for e in self.engines if (tier := e.tier) is not None]
+        return self._max_inflight * tiers.count(min(tiers)) if tiers else 0
 
     def on_change(self, callback: Callable[[Engine], None]) -> Callable[[], None]:
         """Call back with the engine whose state changed; returns unsubscribe."""

@@ -7,11 +7,12 @@ Not here: engine states and the choice itself (engines.py).
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import orjson
 
 HOMES_LIMIT = 50_000
 HOME_TTL_SECONDS = 3600.0
@@ -118,9 +119,13 @@ def _opening(messages: list[Any]) -> str:
         opening.append(message)
         if isinstance(message, Mapping) and message.get("role") == "user":
             break
-    text = json.dumps(opening, sort_keys=True, ensure_ascii=True, default=str)
-    return _digest("messages\0" + text)
+    try:
+        raw = orjson.dumps(opening, default=str, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # nothing that came as JSON; any stable text will do
+        raw = repr(opening).encode("utf-8", "backslashreplace")
+    return _digest(b"messages\0" + raw)
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+def _digest(named: str | bytes) -> str:
+    raw = named if isinstance(named, bytes) else named.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()

@@ -47,6 +47,8 @@ def setup(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # What no line says need not be found out for each (logging, «Optimization»).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         chatty = logging.getLogger(name)
         chatty.handlers.clear()

@@ -31,13 +31,16 @@ class Usage:
     def __init__(self, redis: Any, now: Callable[[], datetime.datetime]) -> None:
         self._redis = redis
         self._now = now
-        self._unwritten: dict[tuple[str, str], Counter[str]] = {}
+        self._unwritten: dict[tuple[str, datetime.date], Counter[str]] = {}
 
     def count(self, caller_id: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one answered request."""
-        place = (caller_id, self._now().strftime("%Y-%m-%d"))
-        counts = self._unwritten.setdefault(place, Counter())
-        counts.update(dict(zip(FIELDS, (1, prompt_tokens, completion_tokens), strict=True)))
+        place = (caller_id, self._now().date())
+        counts = self._unwritten.get(place)
+        if counts is None:
+            counts = self._unwritten[place] = Counter()
+        for field, value in zip(FIELDS, (1, prompt_tokens, completion_tokens), strict=True):
+            counts[field] += value
 
     async def run(self) -> None:
         """Write what was counted, until cancelled; then once more."""
@@ -56,7 +59,7 @@ class Usage:
             async with asyncio.timeout(REDIS_SECONDS):
                 pipeline = self._redis.pipeline(transaction=True)
                 for (caller_id, day), counts in counted.items():
-                    key = _key(caller_id, day)
+                    key = _key(caller_id, day.isoformat())
                     for field, value in counts.items():
                         pipeline.hincrby(key, field, value)
                     pipeline.expire(key, KEPT_DAYS * 86_400)
