@@ -2,9 +2,11 @@
 # Measure the gateway against its peers on this machine, and print one table.
 #
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--only NAME]… [--write-readme] [SCENARIO…]
+#        scripts/bench.sh --affinity [--quick] [--write-readme]
 #
 #   --quick          half of the work, 2 rounds (≤ 4 minutes); else 5 rounds (≤ 20)
 #   --only NAME      tandem, nginx, vllm-router, sglang-router, litellm … (repeatable)
+#   --affinity       who finds an engine's prefix cache again (two real engines; ≤ 6 minutes)
 #   --write-readme   put the tables into the READMEs; only from a full run on a quiet machine
 #   SCENARIO         streams crowd burst long-prompts cancels deploy scale
 #
@@ -18,7 +20,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib/packages.sh"
 
 main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
-  known_options "--quick --write-readme" "--rounds --only" "$@"
+  known_options "--quick --affinity --write-readme" "--rounds --only" "$@"
   cd "$root"
   need_programs redis-server:redis-server nginx:nginx openssl:openssl taskset:util-linux
   local python

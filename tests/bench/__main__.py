@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import plot, report
+from tests.bench import affinity, plot, report
 from tests.bench.contenders import (
     CONTENDERS,
     ENGINE_CORE,
@@ -42,6 +42,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="half of the work, 2 rounds")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
     parser.add_argument("--only", action="append", help="only this contender (repeatable)")
+    parser.add_argument("--affinity", action="store_true", help="the engines' prefix caches only")
     parser.add_argument("--write-readme", action="store_true", help="put the tables in the READMEs")
     return parser.parse_args()
 
@@ -123,6 +124,8 @@ def chosen_names(only: list[str] | None) -> list[str]:
 
 def main() -> int:
     chosen = options()
+    if chosen.affinity:
+        return show_affinity(chosen.quick, chosen.write_readme)
     rounds = chosen.rounds or (2 if chosen.quick else 5)
     names = chosen_names(chosen.only)
     every = scenarios(chosen.quick)
@@ -143,6 +146,18 @@ def main() -> int:
     if chosen.write_readme:
         whole = not (chosen.quick or chosen.only or chosen.scenario) and rounds >= 5
         return write_readmes(results, about, whole=whole, calm=not calm)
+    return 0
+
+
+def show_affinity(quick: bool, write: bool) -> int:
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-") as scratch:
+        results = affinity.measured(quick, Path(scratch))
+    print(affinity.markdown(results, "en"))
+    if write and not quick:
+        about = machine()
+        for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+            text = report.heading(about, language, "affinity")
+            report.write_block(ROOT / name, "affinity", text + affinity.markdown(results, language))
     return 0
 
 

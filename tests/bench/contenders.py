@@ -23,6 +23,8 @@ from pathlib import Path
 from tests.bench.peers import peer_python
 
 ROOT = Path(__file__).parents[2]
+VLLM_ROUTER = ["-m", "vllm_router.launch_router"]
+SGLANG_ROUTER = ["-m", "sglang_router.launch_router"]
 PROXY_CORE, ENGINE_CORE = "0", "1"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"  # opens this run and nothing else
 
@@ -113,7 +115,7 @@ http {{
     return Running("nginx", [port], [process])
 
 
-def _redis(folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
+def start_redis(folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
     port = free_port()
     command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
     process = launch(command, ENGINE_CORE, folder / "redis.log")
@@ -121,7 +123,9 @@ def _redis(folder: Path) -> tuple[int, subprocess.Popen[bytes]]:
     return port, process
 
 
-def gateway(folder: Path, engines: list[int], redis: int, root: Path = ROOT) -> Running:
+def gateway(
+    folder: Path, engines: list[int], redis: int, root: Path = ROOT, model: str = "standin"
+) -> Running:
     """One gateway as the appliance runs it: keys, limits, metrics, logs, failover armed."""
     port = free_port()
     secrets = folder / "secrets"
@@ -138,7 +142,7 @@ def gateway(folder: Path, engines: list[int], redis: int, root: Path = ROOT) -> 
         GATEWAY_HOST="127.0.0.1",
         GATEWAY_PORT=str(port),
         ENGINES=names,
-        MODEL_NAME="standin",
+        MODEL_NAME=model,
         REDIS_URL=f"redis://127.0.0.1:{redis}/0",
         SECRETS_DIR=str(secrets),
         MAX_INFLIGHT_PER_ENGINE="1024",
@@ -150,7 +154,7 @@ def gateway(folder: Path, engines: list[int], redis: int, root: Path = ROOT) -> 
 
 
 def _tandem(folder: Path, engines: list[int], root: Path = ROOT) -> Running:
-    redis_port, redis = _redis(folder)
+    redis_port, redis = start_redis(folder)
     running = gateway(folder, engines, redis_port, root)
     running.beside.append(redis)
     return running
@@ -158,7 +162,7 @@ def _tandem(folder: Path, engines: list[int], root: Path = ROOT) -> Running:
 
 def _two_gateways(folder: Path, engines: list[int]) -> Running:
     """As the appliance has them; on one core here."""
-    redis_port, redis = _redis(folder)
+    redis_port, redis = start_redis(folder)
     both = Running("two gateways", [], beside=[redis])
     for name in ("a", "b"):
         (folder / name).mkdir()
@@ -194,12 +198,14 @@ def certificate(folder: Path) -> None:
     )
 
 
-def _rust_router(name: str, module: list[str]) -> Callable[[Path, list[int]], Running]:
+def rust_router(
+    name: str, module: list[str], policy: str = "round_robin"
+) -> Callable[[Path, list[int]], Running]:
     def start(folder: Path, engines: list[int]) -> Running:
         port, metrics = free_port(), free_port()
         urls = [f"http://127.0.0.1:{one}" for one in engines]
         command = [str(peer_python(name)), *module, "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--worker-urls", *urls, "--policy", "round_robin"]
+        command += ["--worker-urls", *urls, "--policy", policy]
         command += ["--prometheus-port", str(metrics), "--log-level", "error"]
         process = launch(command, PROXY_CORE, folder / f"{name}.log")
         wait_port(port, process)
@@ -233,8 +239,8 @@ CONTENDERS: dict[str, Callable[[Path, list[int]], Running]] = {
     "direct": _direct,
     "nginx": _nginx,
     "tandem": _tandem,
-    "vllm-router": _rust_router("vllm-router", ["-m", "vllm_router.launch_router"]),
-    "sglang-router": _rust_router("sglang-router", ["-m", "sglang_router.launch_router"]),
+    "vllm-router": rust_router("vllm-router", VLLM_ROUTER),
+    "sglang-router": rust_router("sglang-router", SGLANG_ROUTER),
     "litellm": _litellm,
     "two gateways": _two_gateways,
     "nginx + tandem": _behind_door("tandem"),

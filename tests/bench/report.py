@@ -90,8 +90,8 @@ def markdown(results: Rounds, language: str) -> str:
     return "\n".join([*parts, NOTES[language]])
 
 
-def heading(about: dict[str, Any], language: str) -> str:
-    return HEADING[language].format(**about) + "\n\n"
+def heading(about: dict[str, Any], language: str, kind: str = "peers") -> str:
+    return HEADING[language][kind].format(**about) + "\n\n"
 
 
 def calmness(results: Rounds) -> str:

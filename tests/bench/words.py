@@ -48,16 +48,52 @@ TITLES = {
     },
 }
 HEADING = {
-    "en": (
-        "`./scripts/bench.sh --write-readme`, {date}, {cores} cores ({processor}), {memory_gib} "
-        "GiB: medians of {rounds} interleaved rounds (least–most)."
-    ),
-    "zh": (
-        "`./scripts/bench.sh --write-readme`，{date}，{cores} 核（{processor}），{memory_gib} "
-        "GiB：{rounds} 轮交替测量的中位数（最小–最大）。"
-    ),
+    "en": {
+        "peers": (
+            "`./scripts/bench.sh --write-readme`, {date}, {cores} cores ({processor}), "
+            "{memory_gib} GiB: medians of {rounds} interleaved rounds (least–most)."
+        ),
+        "affinity": (
+            "`./scripts/bench.sh --affinity --write-readme`, {date}, {cores} cores ({processor}), "
+            "{memory_gib} GiB."
+        ),
+    },
+    "zh": {
+        "peers": (
+            "`./scripts/bench.sh --write-readme`，{date}，{cores} 核（{processor}），"
+            "{memory_gib} GiB：{rounds} 轮交替测量的中位数（最小–最大）。"
+        ),
+        "affinity": (
+            "`./scripts/bench.sh --affinity --write-readme`，{date}，{cores} 核（{processor}），"
+            "{memory_gib} GiB。"
+        ),
+    },
 }
 NOTES = {
     "en": "How it is measured, and what it cannot tell: [tests/bench](tests/bench/README.md).",
     "zh": "测量方法与局限见 [tests/bench](tests/bench/README.md)。",
+}
+AFFINITY = {
+    "en": (
+        "16 users, growing conversations, two real vLLM engines on CPU (tiny model)",
+        [
+            "who chooses the engine",
+            "prompt tokens found in the prefix cache",
+            "requests, most/least",
+            "TTFT p50 from the second round, ms",
+            "TTFT p95, ms",
+            "errors",
+        ],
+    ),
+    "zh": (
+        "16 个用户、不断增长的对话，两个真实的 vLLM CPU 引擎（微型模型）",
+        [
+            "由谁选择引擎",
+            "前缀缓存命中的提示 token",
+            "请求数最多/最少",
+            "第二轮起首 token P50（毫秒）",
+            "首 token P95（毫秒）",
+            "错误",
+        ],
+    ),
 }
