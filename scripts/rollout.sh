@@ -25,6 +25,8 @@ what=engines
 idle_seconds=150
 healthy_seconds=90
 most_restarts=3
+# --seconds is for what is new; what ran before may take as long as it does.
+old_seconds=900
 
 main() {
   parse "$@"
@@ -130,7 +132,7 @@ renew() {
     return 11
   }
   sleep 2 # the gateways look once a second: the old process must be seen to be gone
-  step "$engine: wait until it answers" until_alive "$engine" >&2 || {
+  step "$engine: wait until it answers" until_alive "$engine" "$load_seconds" >&2 || {
     echo "it did not answer within $load_seconds s, or ended again and again"
     return 11
   }
@@ -138,9 +140,9 @@ renew() {
     return 12
 }
 
-# In short turns: an engine that ends at every start is not waited for.
+# until_alive ENGINE SECONDS, in short turns: one that ends at every start is not waited for.
 until_alive() {
-  local engine=$1 end=$((SECONDS + load_seconds))
+  local engine=$1 end=$((SECONDS + $2))
   until everywhere "$engine" alive 5 2>/dev/null; do
     ((SECONDS < end)) && (($(restarts "$engine") < most_restarts)) || return 1
   done
@@ -180,7 +182,7 @@ restore_settings() {
   forget_failed_starts "$engine"
   step "$engine: put the old settings back" recreate "$engine"
   sleep 2 # as in renew
-  step "$engine: wait until it answers" until_alive "$engine" &&
+  step "$engine: wait until it answers" until_alive "$engine" "$old_seconds" &&
     in_gateway "$(some_gateway)" gateway.admin undrain "$engine" >&2 &&
     everywhere "$engine" healthy "$healthy_seconds" && drained='' && return
   die 1 "$engine has its old settings, and does not answer" "" "./scripts/status.sh; the other engine serves"

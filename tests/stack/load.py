@@ -16,7 +16,7 @@ from tests.stack.appliance import MODEL, Appliance
 STREAMS = 8
 TOKENS = 150
 # The engines share the cores with all else: without it, a new one would take minutes to load.
-PAUSE_SECONDS = 3.0
+PAUSE_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 
 Result = TypeVar("Result")
