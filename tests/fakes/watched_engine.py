@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes import engine_bytes as wire
-from tests.fakes.engine import PROMPT_IDS, FakeEngine, Fault
+from tests.fakes.engine import PROMPT_IDS, ROLE, FakeEngine, Fault
 
 # An answer of more tokens than this has no end.
 ENDLESS = 1_000_000
@@ -88,10 +88,12 @@ class WatchedEngine(FakeEngine):
         """As fast as it is read, until the reader leaves."""
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
         writer.write(b"transfer-encoding: chunked\r\n\r\n")
-        event = wire.event(wire.chunk(True, self.name, "x" * 2000, [100], None, None))
+        role = wire.named(True, self.name) | {"choices": [{**ROLE, "finish_reason": None}]}
+        event = wire.event({**role, "prompt_token_ids": PROMPT_IDS})
         try:
             while True:
                 writer.write(b"%x\r\n" % len(event) + event + b"\r\n")
+                event = wire.event(wire.chunk(True, self.name, "x" * 2000, [100], None, None))
                 await writer.drain()
         finally:
             self.aborted += 1
