@@ -146,11 +146,11 @@ def _start_gateway(environment: dict[str, str], log: Path) -> Gateway:
 
 @contextlib.asynccontextmanager
 async def scene(
-    folder: Path, tokens: int, drip: float = 0.02, redis: RedisServer | None = None, **env: str
+    folder: Path, tokens: int, drip: float = 0.02, **env: str
 ) -> AsyncIterator[Scene]:
     """The engines' answers have more than `tokens` tokens, one every `drip` seconds."""
     a, b = (WatchedEngine(pieces(tokens + 10), name=f"vllm-{n}", drip=drip) for n in "ab")
-    store = redis or start_redis(folder, "--appendonly", "yes")
+    store = start_redis(folder, "--appendonly", "yes")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.stop)
         await stack.enter_async_context(running(a, b))
