@@ -1,4 +1,4 @@
-"""Redis is slow, full, read-only or gone, and comes back: what goes on, what says so, what stays."""
+"""Redis is slow, full, read-only or gone, and comes back: what goes on, and what is kept."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_redis_fault(tmp_path: Path, fault: str) -> None:
             assert it.wrong(await asyncio.gather(*tasks)) == []
         took = await eventually(lambda: _goes_on(it, before), BACK_SECONDS, "turns work again")
         end = await long
-        print(f"{fault}: turns again after {took:.1f} s; the turn that ran ended with {end['event']}")
+        print(f"{fault}: turns again after {took:.1f} s; the running turn: {end['event']}")
         assert len(await _messages(it, before["session_id"])) == 4
         assert end["event"] == "done"
         saved = await _messages(it, end["session_id"])
