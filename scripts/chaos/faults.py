@@ -145,7 +145,11 @@ def _cut(action: str) -> Callable[[Instance], None]:
         port = _engine_port(instance)
         rules = [["-p", "tcp", f"--{end}port", port, "-j", action] for end in ("d", "s")]
         if action == "REJECT":
-            rules = [[*rule, "--reject-with", "tcp-reset"] for rule in rules]
+            # The resets that the filter itself sends have to come through.
+            rules = [
+                [*rule, "--reject-with", "tcp-reset", "!", "--tcp-flags", "RST", "RST"]
+                for rule in rules
+            ]
         try:
             for rule in rules:
                 _filter("-I", rule)

@@ -11,6 +11,7 @@ prepare_tests() {
   if has web || has integration || has config; then
     needed+=(nginx:nginx-light redis-server:redis-server prometheus:prometheus)
   fi
+  if has integration; then needed+=(iptables:iptables faketime:faketime); fi
   if has stack && may_install; then
     needed+=(debootstrap:debootstrap tini-static:tini iptables:iptables runc:runc)
   fi
