@@ -209,9 +209,9 @@ class Load:
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._caller(place)) for place in range(self._streams)]
 
-    def calm(self, most: int) -> None:
-        """Only so many callers ask again: an engine that starts needs the cores, too."""
-        self._most = most
+    def calm(self, most: int, pause: float = 0.0) -> None:
+        """Only so many callers ask again, and not at once: an engine that starts needs the cores."""
+        self._most, self._pause = most, pause
 
     def question(self, number: int) -> dict[str, Any]:
         return question(number, self._service.model, self._tokens)
