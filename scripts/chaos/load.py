@@ -35,6 +35,7 @@ class Answer:
     error: str | None = None
     longest_gap: float = 0.0
     failovers: int = 0
+    begun: bool = False
     finished: bool = False
     started_at: float = 0.0
     ended_at: float = 0.0
@@ -140,12 +141,24 @@ async def ask(client: httpx.AsyncClient, asked: dict[str, Any]) -> Answer:
 
 async def _ask(client: httpx.AsyncClient, asked: dict[str, Any], answer: Answer) -> None:
     with noted(answer):
-        async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
-            if response.status_code != 200:
-                body = (await response.aread()).decode(errors="replace")
-                answer.error = f"HTTP {response.status_code}: {body[:200]}"
-                return
-            await _read(response, answer)
+        try:
+            await _ask_once(client, asked, answer)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if answer.begun:
+                raise
+            # A connection kept from before may close just when it is used again, as Nginx does when
+            # it reloads. Like every SDK, ask once more: nothing was answered yet.
+            await _ask_once(client, asked, answer)
+
+
+async def _ask_once(client: httpx.AsyncClient, asked: dict[str, Any], answer: Answer) -> None:
+    async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
+        answer.begun = True
+        if response.status_code != 200:
+            body = (await response.aread()).decode(errors="replace")
+            answer.error = f"HTTP {response.status_code}: {body[:200]}"
+            return
+        await _read(response, answer)
 
 
 @contextlib.contextmanager
@@ -196,9 +209,9 @@ class Load:
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._caller(place)) for place in range(self._streams)]
 
-    def calm(self, most: int) -> None:
-        """Only so many callers ask again: an engine that starts needs the cores, too."""
-        self._most = most
+    def calm(self, most: int, pause: float = 0.0) -> None:
+        """Only so many callers ask again, and not at once: an engine that starts needs the cores."""
+        self._most, self._pause = most, pause
 
     def question(self, number: int) -> dict[str, Any]:
         return question(number, self._service.model, self._tokens)

@@ -20,6 +20,7 @@ BEFORE_SECONDS = 3.0
 AFTER_SECONDS = 6.0
 # While a dead part loads, and a moment longer, so many callers go on.
 CALM_CALLERS = 2
+CALM_PAUSE_SECONDS = 4.0
 HEALED_SECONDS = 2.0
 MEND_SECONDS = 120.0
 
@@ -59,7 +60,7 @@ async def _under(load: Load, instance: Instance, fault: Fault) -> float:
     began = time.monotonic()
     await asyncio.to_thread(fault.inject, instance)
     await asyncio.sleep(AFTER_SECONDS)
-    load.calm(CALM_CALLERS)
+    load.calm(CALM_CALLERS, CALM_PAUSE_SECONDS)
     await asyncio.to_thread(instance.wait_replaced, before)
     await asyncio.to_thread(instance.wait_healthy)
     healed = time.monotonic() - began

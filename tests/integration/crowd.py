@@ -25,7 +25,7 @@ WHOLE_SECONDS = 400.0
 # Readers are in full swing when the fault comes: the rush of the first prompts is over.
 SETTLE_SECONDS = 3.0
 # A fault whose silence has not begun by then is not its cause.
-EFFECT_SECONDS = 3.0
+EFFECT_SECONDS = 1.0
 
 
 @dataclass

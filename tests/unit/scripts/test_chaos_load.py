@@ -130,6 +130,30 @@ async def test_a_refusal_is_a_failure_with_its_words() -> None:
     assert answer.error is not None and "503" in answer.error and "no engine" in answer.error
 
 
+@pytest.mark.parametrize(("breaks", "asked", "failed"), [(1, 2, False), (2, 2, True)])
+async def test_a_stale_connection_is_asked_again_once(
+    breaks: int, asked: int, failed: bool
+) -> None:
+    seen = 0
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        nonlocal seen
+        seen += 1
+        if seen <= breaks:
+            raise httpx.ReadError("closed meanwhile")
+        return httpx.Response(200, stream=Body(WHOLE))
+
+    transport = httpx.MockTransport(serve)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        answer = await ask(client, question(1, "model", TOKENS))
+    assert (seen, answer.failed) == (asked, failed)
+
+
+async def test_an_answer_that_breaks_is_never_asked_again() -> None:
+    answer = await heard(piece(1), httpx.ReadError("cut"))
+    assert answer.failed and answer.ids == [1]
+
+
 async def test_callers_go_on_until_stopped_and_all_answers_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
