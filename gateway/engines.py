@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gateway.ejection import Outcome
 from gateway.engine import Drain, Engine, EngineState
 from gateway.errors import NoEngine
-from gateway.homes import Homes, affinity_key, load_bound, rank
+from gateway.homes import Homes, affinity_key, load_bound, most_homes, rank
 
 __all__ = ["Drain", "Engine", "EnginePool", "EngineState", "Outcome", "affinity_key"]
 
@@ -82,10 +82,17 @@ class EnginePool:
         return load_bound(sum(e.in_flight for e in candidates), len(candidates))
 
     def _new_home(self, key: str, candidates: list[Engine]) -> Engine:
-        """The rendezvous favourite unless that would be uneven: so both gateways tend to agree."""
+        """The rendezvous favourite, on which both gateways agree, unless that would be uneven: by
+        what runs now, or by how many conversations live there."""
         favourite = max(candidates, key=lambda e: rank(key, e.name))
         least = self._least_loaded(candidates)
-        return favourite if favourite.in_flight < least.in_flight + EVEN_SLACK else least
+        if favourite.in_flight >= least.in_flight + EVEN_SLACK:
+            return least
+        homes = self._homes.recent()
+        total = sum(homes[e.name] for e in candidates) + 1
+        if homes[favourite.name] < most_homes(total, len(candidates)):
+            return favourite
+        return min(candidates, key=lambda e: homes[e.name])
 
     def _least_loaded(self, candidates: list[Engine]) -> Engine:
         """Ties are broken in turn, so that light traffic is shared too."""

@@ -7,8 +7,9 @@ Not here: engine states and the choice itself (engines.py).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,10 @@ HOMES_LIMIT = 50_000
 HOME_TTL_SECONDS = 3600.0
 LOAD_FACTOR = 1.25
 LIGHT_LOAD = 8
+#: Conversations looked at to judge whether an engine has more of them than its share.
+RECENT = 64
+#: What an engine may have over its share of them before a new one goes elsewhere.
+SHARE_FACTOR = 1.125
 
 
 def load_bound(total: int, engines: int) -> int:
@@ -30,6 +35,13 @@ def rank(key: str, engine: str) -> int:
     """Rendezvous weight: every gateway prefers the same engine for the same key."""
     digest = hashlib.blake2b(f"{key}\0{engine}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def most_homes(total: int, engines: int) -> int:
+    """The most of `total` recent conversations that an engine may have: consistent hashing with
+    bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018), counted in conversations."""
+    mean = total / max(1, engines)
+    return max(math.ceil(mean), math.floor(mean * SHARE_FACTOR))
 
 
 class Homes:
@@ -61,6 +73,11 @@ class Homes:
             return None
         self.settle(key, name)
         return name
+
+    def recent(self) -> Counter[str]:
+        """How many of the conversations that spoke last live on each engine."""
+        last = itertools.islice(reversed(self._homes.values()), RECENT)
+        return Counter(name for name, _ in last)
 
     def settle(self, key: str, engine: str) -> None:
         """Make an engine the home of a key."""

@@ -45,6 +45,18 @@ def test_new_conversations_are_shared_out_evenly(pool: EnginePool) -> None:
     assert abs(a.in_flight - b.in_flight) <= 2
 
 
+@pytest.mark.parametrize("users", [8, 16, 40, 64])
+def test_quiet_conversations_are_shared_out_too(clock: Clock, users: int) -> None:
+    """Nothing runs when the next one comes, so only the number of homes can tell."""
+    for start in range(20):
+        pool = EnginePool(URLS, max_inflight=8, clock=clock)
+        for engine in pool.engines:
+            engine.observe(EngineState.HEALTHY)
+        homes = [pool.choose(f"{start} {n}").name for n in range(users)]
+        counts = sorted(homes.count(name) for name in URLS)
+        assert counts[-1] <= 1.3 * counts[0], counts
+
+
 def test_two_gateways_agree_on_the_home_of_a_quiet_conversation(clock: Clock) -> None:
     chosen = []
     for _ in range(2):
