@@ -145,9 +145,7 @@ def _start_gateway(environment: dict[str, str], log: Path) -> Gateway:
 
 
 @contextlib.asynccontextmanager
-async def scene(
-    folder: Path, tokens: int, drip: float = 0.02, **env: str
-) -> AsyncIterator[Scene]:
+async def scene(folder: Path, tokens: int, drip: float = 0.02, **env: str) -> AsyncIterator[Scene]:
     """The engines' answers have more than `tokens` tokens, one every `drip` seconds."""
     a, b = (WatchedEngine(pieces(tokens + 10), name=f"vllm-{n}", drip=drip) for n in "ab")
     store = start_redis(folder, "--appendonly", "yes")

@@ -62,7 +62,8 @@ async def _slow(gateway: Gateway) -> AsyncIterator[asyncio.StreamReader]:
         body = json.dumps({**asked, "stream": True, "max_tokens": ENDLESS + 1}).encode()
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            b"authorization: Bearer %s\r\n" % KEYS["caller"].encode()
+            b"authorization: Bearer %s\r\n"
+            % KEYS["caller"].encode()
             + b"content-length: %d\r\n\r\n" % len(body)
             + body
         )
