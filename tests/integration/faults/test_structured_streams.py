@@ -20,6 +20,8 @@ from tests.integration.tandem_instance import Tandem
 
 STREAMS = 8
 ITEMS = 150
+# Characters: by then the client has some of the answer, and most of it is still to come.
+BEGUN = 100
 BEGUN_SECONDS = 60.0
 END_SECONDS = 150.0
 SCHEMA = {
@@ -56,6 +58,7 @@ class Seen:
     errors: list[str] = field(default_factory=list)
     done: bool = False
     moved: int = 0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, line: str) -> None:
         if line.startswith(": tandem failovers="):
@@ -76,6 +79,8 @@ class Seen:
             self.text += choice["delta"].get("content") or ""
         for call in choice["delta"].get("tool_calls") or ():
             self.text += call["function"].get("arguments") or ""
+        if len(self.text) > BEGUN:
+            self.begun.set()
 
     @property
     def whole(self) -> bool:
@@ -117,10 +122,7 @@ async def test_a_worker_dies_under_them(tandem: Tandem, kind: str) -> None:
             for number, seen in enumerate(all_seen)
         ]
         async with asyncio.timeout(BEGUN_SECONDS):
-            while not all(len(one.text) > 100 for one in all_seen) and not any(
-                task.done() for task in tasks
-            ):
-                await asyncio.sleep(0.05)
+            await asyncio.gather(*(one.begun.wait() for one in all_seen))
         engine = await asyncio.to_thread(tandem.busiest_engine)
         victims = await asyncio.to_thread(tandem.engine_pids, engine, processes.WORKER)
         running = sum(not task.done() for task in tasks)
