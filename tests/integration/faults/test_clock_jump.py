@@ -18,7 +18,7 @@ from tests.integration.faults.scene import MODEL, Scene, eventually, scene
 
 HOUR = 3600
 STREAMS = 16
-TOKENS = 250
+TOKENS = 200
 # libfaketime shifts the wall clock alone: monotonic clocks do not jump.
 LIBRARY = "/usr/$LIB/faketime/libfaketime.so.1"
 LOOKS = "1"
