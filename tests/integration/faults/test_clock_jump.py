@@ -1,7 +1,7 @@
 """The gateway's wall clock jumps by an hour, as a clock does that is set right.
 
 Redis keeps its own: its allocator and libfaketime cannot live in one process. What a jump of that
-clock does to limits is in tests/unit/gateway/test_auth_limits.py.
+clock does to limits is in tests/unit/gateway/test_limit_clock.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.integration.faults.scene import MODEL, Scene, eventually, scene
 
 HOUR = 3600
 STREAMS = 16
-TOKENS = 250
+TOKENS = 200
 # libfaketime shifts the wall clock alone: monotonic clocks do not jump.
 LIBRARY = "/usr/$LIB/faketime/libfaketime.so.1"
 LOOKS = "1"

@@ -16,7 +16,7 @@ from scripts.chaos.load import Answer
 from tests.integration.faults.scene import Scene, eventually, scene
 
 STREAMS = 8
-TOKENS = 200
+TOKENS = 120
 DRIP = 0.03
 # STALL_SECONDS (8) and two more: connections that are open tell nothing of a closed port.
 MOVED_SECONDS = 10.0

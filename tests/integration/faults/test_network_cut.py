@@ -17,7 +17,7 @@ import pytest
 from tests.integration.faults.scene import Scene, eventually, scene
 
 STREAMS = 16
-TOKENS = {"DROP": 500, "REJECT": 250}
+TOKENS = {"DROP": 420, "REJECT": 200}
 DRIP = 0.03
 # An engine that says nothing is left after STALL_SECONDS (8).
 MOVED_SECONDS = {"DROP": 10.0, "REJECT": 3.0}
