@@ -210,7 +210,7 @@ class Load:
         self._tasks = [asyncio.create_task(self._caller(place)) for place in range(self._streams)]
 
     def calm(self, most: int, pause: float = 0.0) -> None:
-        """Only so many callers ask again, and not at once: a starting engine needs the cores."""
+        """Only so many callers ask again, and not at once: what starts needs the cores."""
         self._most, self._pause = most, pause
 
     def question(self, number: int) -> dict[str, Any]:

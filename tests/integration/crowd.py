@@ -107,6 +107,12 @@ class Crowd:
         pairs = zip(self._tapes, answers, strict=False)
         return sorted(tape.gap_at(self.fault_at) for tape, one in pairs if one.failovers)
 
+    def gap_of_the_others(self, answers: list[Answer]) -> float:
+        """The longest of those that did not move: how busy the machine itself is."""
+        pairs = zip(self._tapes, answers, strict=False)
+        stayed = [tape.gap_at(self.fault_at) for tape, one in pairs if not one.failovers]
+        return max(stayed, default=0.0)
+
     def _look_at_the_early(self, early: list[Tape]) -> None:
         """On a busy machine the first are through before the last has begun."""
         assert [tape.error for tape in early if tape.error] == []

@@ -20,11 +20,11 @@ from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
 TOKENS = 800
-# The budget is 1 s on a quiet machine, p99. Where other work shares its two cores, one small
-# engine carries 64 streams beside it, and reads 32 prompts anew: that takes up to two seconds more.
-DEATH_GAP = 3.0
+# The budget is 1 s on a quiet machine, p99. Here other work may share the two cores with one small
+# engine that carries 64 streams: so much more than the waits of those that stayed on it.
+DEATH_GAP = 1.5
 # A hang is noticed by 6 s without a step, seen once a second; then as above.
-HANG_GAP = 8.0 + 2.0
+HANG_GAP = 8.0 + DEATH_GAP
 # Questions asked at a time in peace, to compare.
 TOGETHER = 16
 # float32 on both engines: what may differ is rounding in batches of another size.
@@ -41,12 +41,13 @@ async def check(tandem: Tandem, crowd: Crowd, answers: list[Answer], gap: float)
     gaps = crowd.gaps(answers)
     assert gaps, "nothing ran on the engine that was broken"
     p50, p99 = gaps[len(gaps) // 2], gaps[min(len(gaps) - 1, len(gaps) * 99 // 100)]
+    others = crowd.gap_of_the_others(answers)
     longest = max(one.longest_gap for one in answers)
     print(
-        f"{len(gaps)} of {len(answers)} moved; gap p50 {p50:.2f} s, p99 {p99:.2f} s; "
-        f"longest gap of all answers, while the engine starts anew: {longest:.2f} s"
+        f"{len(gaps)} of {len(answers)} moved; gap p50 {p50:.2f} s, p99 {p99:.2f} s, meanwhile of "
+        f"those that stayed {others:.2f} s; longest of all, while an engine starts: {longest:.2f} s"
     )
-    assert p99 <= gap
+    assert p99 <= gap + others
 
 
 async def same_as_unbroken(
