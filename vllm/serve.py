@@ -208,8 +208,8 @@ class Service:
                 return 1
             since = dog.healthy_since
             if since is not None and not told:
-                say("the engine is healthy")
                 group.know_parts()
+                say("the engine is healthy")
                 told = True
             if counted and since is not None and time.monotonic() - since >= self._plan.settled:
                 self._count.reset()
