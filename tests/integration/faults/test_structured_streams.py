@@ -19,7 +19,7 @@ from scripts.chaos import processes
 from tests.integration.tandem_instance import Tandem
 
 STREAMS = 8
-ITEMS = 40
+ITEMS = 150
 # Characters: by then the client has some of the answer, and most of it is still to come.
 BEGUN = 100
 BEGUN_SECONDS = 60.0
