@@ -38,11 +38,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "words", "schema": SCHEMA}}
-TOOL = {"type": "function", "function": {"name": "note", "parameters": SCHEMA}}
-CHOICE = {"type": "function", "function": {"name": "note"}}
 KINDS: dict[str, dict[str, Any]] = {
     "schema": {"response_format": FORMAT},
-    "tool": {"tools": [TOOL], "tool_choice": CHOICE},
 }
 
 pytestmark = pytest.mark.timeout(600)
