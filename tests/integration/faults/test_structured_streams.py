@@ -1,4 +1,5 @@
-"""Answers bound to a JSON schema, and calls of a tool, through the death of a real engine.
+"""Answers bound to a JSON schema through the death of a real engine. Calls of a tool, which the
+tiny model's profile does not take, are in tests/unit/gateway/test_replay.py.
 
 They cannot be continued from token ids: they are run again, and what the client has is swallowed
 while it is the same. Where it is not, one error event says so; nothing is cut off in silence.
