@@ -1,4 +1,5 @@
-"""Answers bound to a JSON schema, and calls of a tool, through the death of a real engine.
+"""Answers bound to a JSON schema through the death of a real engine. Calls of a tool, which the
+tiny model's profile does not take, are in tests/unit/gateway/test_replay.py.
 
 They cannot be continued from token ids: they are run again, and what the client has is swallowed
 while it is the same. Where it is not, one error event says so; nothing is cut off in silence.
@@ -38,11 +39,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "words", "schema": SCHEMA}}
-TOOL = {"type": "function", "function": {"name": "note", "parameters": SCHEMA}}
-CHOICE = {"type": "function", "function": {"name": "note"}}
 KINDS: dict[str, dict[str, Any]] = {
     "schema": {"response_format": FORMAT},
-    "tool": {"tools": [TOOL], "tool_choice": CHOICE},
 }
 
 pytestmark = pytest.mark.timeout(600)
