@@ -14,7 +14,7 @@ from gateway.engine import Engine, EngineState
 from gateway.engine_probe import Answer, Look, Reading
 
 #: The budget from a hang to its streams' move is 8 s: up to 1 s until the next look, this, and a
-#: look more. The longest honest step, 4096 tokens at the end of a 128K prompt, takes some 2 s.
+#: look more. The longest honest step, 4096 tokens at the end of a 128K prompt, is reckoned at 2 s.
 HANG_SECONDS = 6.0
 SUSPECT_MISSES = 2
 DOWN_MISSES = 3
