@@ -39,7 +39,7 @@ from tests.bench.report import Rounds
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
     parser.add_argument("scenario", nargs="*", help="only these scenarios")
-    parser.add_argument("--quick", action="store_true", help="half of the work, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="half of the work, 1 round")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
     parser.add_argument("--only", action="append", help="only this contender (repeatable)")
     parser.add_argument("--affinity", action="store_true", help="the engines' prefix caches only")
@@ -79,7 +79,7 @@ def run(
             wait_port(port, engine)
         for number in range(rounds):
             for name in names:
-                mine = [s for s in wanted if name == "direct" or name in s.who]
+                mine = [s for s in wanted if name in s.who]
                 if not mine:
                     continue
                 place = folder / f"{name.replace(' ', '')}-{number}"
@@ -96,7 +96,7 @@ def run(
 
 def warm_up(contender: Running) -> None:
     """Routers look at their workers before they take requests; and nobody's first answers count."""
-    time.sleep(2.0)
+    time.sleep(1.5)
     plan = Plan(tuple(contender.ports), 8, 32, 8, ttft=0.01, interval=0.01)
     load(replace(plan, key=KEY, tls=contender.tls))
 
@@ -126,7 +126,7 @@ def main() -> int:
     chosen = options()
     if chosen.affinity:
         return show_affinity(chosen.quick, chosen.write_readme)
-    rounds = chosen.rounds or (2 if chosen.quick else 5)
+    rounds = chosen.rounds or (1 if chosen.quick else 5)
     names = chosen_names(chosen.only)
     every = scenarios(chosen.quick)
     wanted = [s for s in every if not chosen.scenario or s.name.startswith(tuple(chosen.scenario))]

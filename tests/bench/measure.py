@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.bench.contenders import ENGINE_CORE, KEY, ROOT, Running
 from tests.bench.load import Plan
+from tests.bench.words import SCALE
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -33,7 +34,7 @@ OURS = ("tandem", "two gateways")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A plan, and who takes part in it beside «direct»."""
+    """A plan, and who takes part in it."""
 
     name: str
     plan: Plan
@@ -52,14 +53,14 @@ def scenarios(quick: bool) -> list[Scenario]:
         streams=1000,
         requests=1000,
         ramp_seconds=3.0,
-        tokens=120 // share,
+        tokens=100 // share,
         ttft=0.2,
         interval=0.05,
     )
     burst = replace(base, streams=32, requests=800 // share, tokens=16, stream=False)
     long = replace(base, streams=16, requests=96 // share, tokens=16, prompt_bytes=100 * 1024)
-    cancels = replace(base, requests=192 // share, cancel_share=0.05)
-    few = replace(crowd, ramp_seconds=0.5, tokens=60 // share)
+    cancels = replace(base, requests=128, cancel_share=0.05)
+    few = replace(crowd, ramp_seconds=0.5, tokens=40)
     return [
         Scenario("streams", base, (*ALONE, "litellm")),
         Scenario("crowd", crowd),
@@ -67,10 +68,7 @@ def scenarios(quick: bool) -> list[Scenario]:
         Scenario("long-prompts", long),
         Scenario("cancels", cancels),
         Scenario("deploy", base, DOORS),
-        *[
-            Scenario(f"scale-{n}", replace(few, streams=n, requests=n), OURS)
-            for n in (10, 100, 300, 600)
-        ],
+        *[Scenario(f"scale-{n}", replace(few, streams=n, requests=n), OURS) for n in SCALE],
     ]
 
 

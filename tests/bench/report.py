@@ -22,9 +22,11 @@ def middle(rounds: list[dict[str, float]], key: str) -> tuple[float, float, floa
     return statistics.median(values), min(values), max(values)
 
 
-def added(rounds: list[dict[str, float]], direct: list[dict[str, float]], key: str) -> float:
-    """What the contender adds over no proxy at all, by medians."""
-    return middle(rounds, key)[0] - middle(direct, key)[0]
+def added(rounds: list[dict[str, float]], direct: list[dict[str, float]] | None, key: str) -> str:
+    """What the contender adds over no proxy at all, by medians; empty where that is not known."""
+    if direct is None or not streamed(rounds):
+        return ""
+    return f"{middle(rounds, key)[0] - middle(direct, key)[0]:.1f}"
 
 
 def streamed(rounds: list[dict[str, float]]) -> bool:
@@ -52,7 +54,7 @@ def _spread(values: tuple[float, float, float], digits: int = 1) -> str:
 
 def rows(contenders: dict[str, list[dict[str, float]]]) -> list[list[str]]:
     best = best_router(contenders)
-    direct = contenders["direct"]
+    direct = contenders.get("direct")
     table = []
     for name, rounds in contenders.items():
         if name == "direct":
@@ -65,9 +67,9 @@ def rows(contenders: dict[str, list[dict[str, float]]]) -> list[list[str]]:
                 _spread(middle(rounds, "cpu_us_per_token")) if tokens else "",
                 _spread(middle(rounds, "cpu_ms_per_request"), 2),
                 ratio,
-                f"{added(rounds, direct, 'first_p50'):.1f}" if tokens else "",
-                f"{added(rounds, direct, 'first_p99'):.1f}" if tokens else "",
-                f"{added(rounds, direct, 'way_p99'):.1f}" if tokens else "",
+                added(rounds, direct, "first_p50"),
+                added(rounds, direct, "first_p99"),
+                added(rounds, direct, "way_p99"),
                 f"{middle(rounds, 'requests_per_second')[0]:.0f}",
                 f"{middle(rounds, 'resident_mib')[0]:.0f}",
                 f"{sum(one['errors'] for one in rounds):.0f}",

@@ -26,7 +26,7 @@ COLUMNS = {
         "错误",
     ],
 }
-SCALE = (10, 100, 300, 600)
+SCALE = (10, 100, 500)
 TITLES = {
     "en": {
         "streams": "64 streams × 128 tokens at 20 ms",
