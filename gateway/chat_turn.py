@@ -23,7 +23,7 @@ from gateway.sessions import (
 from gateway.turn_events import Answer, TurnEvent
 from gateway.turn_follow import LogReader, failure, tail_lost, turn_lost
 from gateway.turn_plan import Plan, TurnParts, plan_of, resumption_of
-from gateway.turn_run import ABORT_SECONDS, INTERRUPTED, TurnRun
+from gateway.turn_run import ABORT_SECONDS, INTERRUPTED, SHUTDOWN, TurnRun
 from gateway.turns import Taken, View, turn_not_found
 
 BEGIN_ATTEMPTS: Final = 3
@@ -210,12 +210,12 @@ class ChatTurn:
         return None
 
     async def aclose(self, seconds: float) -> None:
-        """Running turns may finish in that time; then they are stopped, and saved as far as
-        they came."""
+        """Running turns may finish in that time; then they are handed to the other gateway, if
+        somebody reads there, or saved as far as they came."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)
         for run in self._runs.values():
-            run.halt("shutdown")
+            run.halt(SHUTDOWN)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=ABORT_SECONDS)
         for task in list(self._tasks):

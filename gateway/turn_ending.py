@@ -15,7 +15,7 @@ from gateway.errors import SessionStoreUnavailable
 from gateway.history import Message
 from gateway.sessions import WITHOUT_LOG, LastEntry, SessionStore, TurnRef
 from gateway.turn_log import TurnLog
-from gateway.turns import Entry
+from gateway.turns import Entry, TurnStore
 
 FLUSH_SECONDS: Final = 1.0
 SAVE_AGAIN_SECONDS: Final = 60.0
@@ -52,6 +52,13 @@ class TurnEnding:
         self._ref = ref
         self._log = turn_log
         self._monotonic = monotonic
+
+    async def hand_over(self, turns: TurnStore) -> bool:
+        """Whether another gateway may take the turn from here."""
+        try:
+            return await turns.let_go(self._ref)
+        except SessionStoreUnavailable:
+            return False
 
     async def release(self, event: str, data: dict[str, Any]) -> None:
         try:

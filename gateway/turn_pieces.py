@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.errors import EngineFailed
 from gateway.sse import EventParser
 
 DONE_MARK = b"[DONE]"
@@ -44,3 +45,11 @@ def _piece(chunk: dict[str, Any]) -> Piece:
         piece.finish = choice.get("finish_reason") or piece.finish
         piece.prompt_ids = piece.prompt_ids or choice.get("prompt_token_ids")
     return piece
+
+
+def told(error: dict[str, Any]) -> EngineFailed:
+    """The relay's error event has our own shape already."""
+    failure = EngineFailed(str(error.get("message") or "The answer broke off."))
+    failure.type = str(error.get("type") or failure.type)
+    failure.code = error.get("code") or failure.code
+    return failure

@@ -20,7 +20,7 @@ from gateway.sessions import TurnRef
 from gateway.turn_ending import FENCED, FLUSH_SECONDS, LATER, SAVED, Result, TurnEnding
 from gateway.turn_events import Answer
 from gateway.turn_log import TurnLog
-from gateway.turn_pieces import Piece, PieceReader
+from gateway.turn_pieces import Piece, PieceReader, told
 from gateway.turn_plan import Plan, Resumption, TurnParts, without_ids
 
 HEARTBEAT_SECONDS: Final = 1.0
@@ -29,6 +29,9 @@ HEARTBEAT_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 20.0
 ABORT_SECONDS: Final = 5.0
 CANCELLED: Final = "cancelled"
+# This gateway ends.
+SHUTDOWN: Final = "shutdown"
+FOLLOWED_SECONDS: Final = 4.0
 # The turn's gateway died and nobody came back for the answer.
 INTERRUPTED: Final = "interrupted"
 
@@ -57,6 +60,7 @@ class TurnRun:
         # An answer that cannot be continued by its ids is made again: this much was sent already.
         self._expected = before.text if before.progress is None else ""
         self._watched_at = parts.monotonic()
+        self._followed_at = float("-inf")
         self._log: TurnLog | None = None
         if plan.resumable:
             self._log = TurnLog(
@@ -108,7 +112,7 @@ class TurnRun:
                 if beat.status in ("stop", FENCED):
                     self.halt(beat.status)
                 if beat.watched:
-                    self._watched_at = self._parts.monotonic()
+                    self._watched_at = self._followed_at = self._parts.monotonic()
             self._check_grace()
 
     def _check_grace(self) -> None:
@@ -186,7 +190,7 @@ class TurnRun:
 
     def _take(self, piece: Piece) -> None:
         if piece.error is not None:
-            self.error = self.error or _told(piece.error)
+            self.error = self.error or told(piece.error)
         self.usage = piece.usage or self.usage
         self.finish = piece.finish or self.finish
         piece.text = self._unsent(piece.text)
@@ -222,10 +226,11 @@ class TurnRun:
     # -- the end ---------------------------------------------------------------------------------
 
     async def _end(self) -> None:
+        written = False
         if self._log is not None:
-            await self._log.flush(FLUSH_SECONDS)
+            written = await self._log.flush(FLUSH_SECONDS)
             self.answer.show(len(self.answer.text))
-        if self.halted == FENCED:
+        if self.halted == FENCED or (written and await self._handed_over()):
             self.answer.move()
             return
         if self.halted and self.finish is None:
@@ -236,6 +241,13 @@ class TurnRun:
             self.answer.close(event, {**data, "saved": False})
             return
         await self._save(self._result(event, data))
+
+    async def _handed_over(self) -> bool:
+        """While somebody reads at the other gateway, that one goes on from the log."""
+        followed = self._parts.monotonic() - self._followed_at <= FOLLOWED_SECONDS
+        if self.halted != SHUTDOWN or not followed or self.finish or self.error:
+            return False
+        return self.answer.opening is not None and await self._ending.hand_over(self._parts.turns)
 
     def _cut_short(self) -> None:
         self.finish = INTERRUPTED if self.halted == INTERRUPTED else CANCELLED
@@ -286,11 +298,3 @@ class TurnRun:
         )  # fmt: skip
         question = Message("user", self.plan.prompt, now, self.ref.turn_id)
         return Result(question, answer, self.plan.system, event, data)
-
-
-def _told(error: dict[str, Any]) -> TandemError:
-    """The relay's error event has our own shape already."""
-    failure = EngineFailed(str(error.get("message") or "The answer broke off."))
-    failure.type = str(error.get("type") or failure.type)
-    failure.code = error.get("code") or failure.code
-    return failure

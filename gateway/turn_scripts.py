@@ -51,6 +51,16 @@ if redis.call('HEXISTS', KEYS[1], 'stop') == 1 then return {'stop', watched} end
 return {'running', watched}
 """
 
+# The turn goes on elsewhere: whoever looks finds it without a gateway, and this one can neither
+# write nor keep it alive any more.
+# KEYS: turn, turn lease. ARGV: run
+LET_GO: Final = """
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'run', '')
+redis.call('DEL', KEYS[2])
+return 1
+"""
+
 # KEYS: turn, turn lease, events, watched
 # ARGV: owner, number of the first entry wanted, ms for which the reader counts as watching
 READ: Final = """

@@ -15,7 +15,7 @@ from gateway.errors import NotFound
 from gateway.session_index import session_key
 from gateway.session_scripts import ScriptRunner, as_fields, as_text
 from gateway.sessions import SESSION_LEASE_MS, TURN_LEASE_MS, TurnRef, entry_json
-from gateway.turn_scripts import APPEND, HEARTBEAT, READ, STOP, TAKE_OVER
+from gateway.turn_scripts import APPEND, HEARTBEAT, LET_GO, READ, STOP, TAKE_OVER
 
 # A reader on the other gateway counts as watching for so long after its last look.
 WATCHED_MS: Final = 3_000
@@ -150,6 +150,10 @@ class TurnStore:
             raise turn_not_found()
         state, alive, session_id = answer
         return View(as_text(state), bool(alive), as_text(session_id), False, [])
+
+    async def let_go(self, ref: TurnRef) -> bool:
+        """Whether the turn was still this run's, and is now to be had by another gateway."""
+        return bool(await self._scripts.run(LET_GO, turn_keys(ref.turn_id)[:2], [ref.run]))
 
     async def take_over(self, owner: str, turn_id: str, session_id: str) -> Taken | None:
         """None: it is not to be had, because it ended, lives, or its session has moved on."""

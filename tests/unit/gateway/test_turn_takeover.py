@@ -250,3 +250,30 @@ async def test_a_turn_that_is_not_to_be_resumed_has_no_events_elsewhere(
     await until(lambda: gateway.model.streams == 1)
     with pytest.raises(NotFound):
         await follow(other, run.ref.turn_id)
+
+
+async def test_a_gateway_that_ends_hands_over_what_is_read_elsewhere(
+    gateway: Gateway, other: Gateway
+) -> None:
+    """An orderly stop: no letter is lost or doubled, and the session gets the whole answer."""
+    run = await begun(gateway, 5)
+    reading = asyncio.ensure_future(follow(other, run.ref.turn_id))
+    await until(lambda: run._followed_at > 0)
+    await within(gateway.chat_turn.aclose(0.01))
+    other.model.release()
+    events = await within(reading)
+    assert text_of(events) == TEXT
+    assert (events[-1].event, events[-1].data["saved"]) == ("done", True)
+    assert len(other.model.calls) == 1
+    assert (await other.history(run.ref.session_id))[1] == ("assistant", TEXT)
+
+
+async def test_what_was_handed_over_can_be_neither_written_nor_kept_alive(
+    gateway: Gateway, store: Redis
+) -> None:
+    run = await begun(gateway, 5)
+    turns = gateway.chat_turn._parts.turns
+    assert await turns.let_go(run.ref)
+    assert not await turns.let_go(run.ref)
+    assert (await turns.heartbeat(run.ref)).status == "fenced"
+    assert not await store.exists(f"tandem:turn:{run.ref.turn_id}:lease")
