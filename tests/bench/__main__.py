@@ -34,6 +34,7 @@ from tests.bench.load import Plan
 from tests.bench.measure import Scenario, load, measure, scenarios
 from tests.bench.peers import PEERS, peer_python
 from tests.bench.report import Rounds
+from tests.bench.words import PICTURE
 
 
 def options() -> argparse.Namespace:
@@ -182,7 +183,7 @@ def write_readmes(results: Rounds, about: dict[str, Any], *, whole: bool, calm: 
         return 3
     for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
         text = report.heading(about, language) + report.markdown(results, language)
-        report.write_block(ROOT / name, "peers", text)
+        report.write_block(ROOT / name, "peers", text + PICTURE[language])
     (ROOT / "tests/bench/scale.svg").write_text(plot.scale(results))
     return 0
 

@@ -73,6 +73,10 @@ NOTES = {
     "en": "How it is measured, and what it cannot tell: [tests/bench](tests/bench/README.md).",
     "zh": "测量方法与局限见 [tests/bench](tests/bench/README.md)。",
 }
+PICTURE = {
+    "en": "\n\n![CPU per streamed token, by the number of streams](tests/bench/scale.svg)",
+    "zh": "\n\n![每个流式 token 的 CPU 开销与流数的关系](tests/bench/scale.svg)",
+}
 AFFINITY = {
     "en": (
         "16 users, growing conversations, two real vLLM engines on CPU (tiny model)",
