@@ -90,6 +90,8 @@ def run(
                         one = measure(contender, scenario.plan, pids)
                         results[scenario.name].setdefault(name, []).append(one)
                         say(scenario.name, name, number, one)
+    except KeyboardInterrupt:
+        print("interrupted: what was measured so far follows", file=sys.stderr)
     finally:
         stop(engines)
     return results
@@ -145,7 +147,8 @@ def main() -> int:
     if calm := report.calmness(results):
         print(calm, file=sys.stderr)
     if chosen.write_readme:
-        whole = not (chosen.quick or chosen.only or chosen.scenario) and rounds >= 5
+        fewest = min(len(one) for contenders in results.values() for one in contenders.values())
+        whole = not (chosen.quick or chosen.only or chosen.scenario) and fewest >= 5
         return write_readmes(results, about, whole=whole, calm=not calm)
     return 0
 
