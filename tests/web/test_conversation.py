@@ -183,6 +183,7 @@ def test_settings_are_sent_and_kept(page: Page, fake: FakeGateway) -> None:
     page.get_by_label("温度").fill("0.3")
     page.get_by_label("单次回答上限").fill("77")
     page.get_by_role("button", name="保存").click()
+    expect(page.get_by_label("系统提示词")).to_have_count(0)
     page.reload()
     ask(page, "翻译")
     expect(page.locator(".endnote")).to_have_count(1)
