@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import types
 from collections.abc import Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from starlette.types import Send
@@ -70,9 +71,11 @@ def _steps(step: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any,
     while True:
         try:
             value = yield awaited
-            awaited = step.send(value)
+        except BaseException as error:
+            resume = partial(step.throw, error)
+        else:
+            resume = partial(step.send, value)
+        try:
+            awaited = resume()
         except StopIteration:
             return
-        except asyncio.CancelledError:
-            step.close()
-            raise

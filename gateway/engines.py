@@ -126,8 +126,7 @@ class EnginePool:
 
     def capacity(self) -> int:
         """How many requests may be inside at once."""
-        tiers = [tier for e in self.engines if (tier := e.tier) is not None]
-        return self._max_inflight * tiers.count(min(tiers)) if tiers else 0
+        return self._max_inflight * len(self._candidates(frozenset()))
 
     def on_change(self, callback: Callable[[Engine], None]) -> Callable[[], None]:
         """Call back with the engine whose state changed; returns unsubscribe."""

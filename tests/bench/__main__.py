@@ -87,7 +87,7 @@ def run(
                 with running(name, place, ports) as contender:
                     warm_up(contender)
                     for scenario in mine:
-                        one = measure(contender, scenario.plan, pids)
+                        one = measure(contender, scenario.plan_for(name), pids)
                         results[scenario.name].setdefault(name, []).append(one)
                         say(scenario.name, name, number, one)
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def say(scenario: str, name: str, number: int, numbers: dict[str, float]) -> Non
         f"{scenario:13} round {number + 1} {name:21} {numbers['cpu_us_per_token']:7.1f} µs/token "
         f"{numbers['cpu_ms_per_request']:7.2f} ms/request  TTFT p99 {numbers['first_p99']:7.1f} ms "
         f"way p99 {numbers['way_p99']:6.1f} ms  errors {numbers['errors']:.0f}  "
-        f"others {numbers['disturbed']:.0%}",
+        f"left {numbers['left']:.0f}  others {numbers['disturbed']:.0%}",
         file=sys.stderr,
         flush=True,
     )

@@ -17,7 +17,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.chat import Talk, converse
@@ -91,7 +90,7 @@ def measured(quick: bool, folder: Path) -> dict[str, Row]:
 def one(talk: Talk, ports: list[int]) -> Row:
     """One crowd of users, and what the engines counted meanwhile."""
     before = [counters(port) for port in ports]
-    heard = asyncio.run(converse(replace(talk)))
+    heard = asyncio.run(converse(talk))
     after = [counters(port) for port in ports]
     grown = [
         {name: new[name] - old.get(name, 0.0) for name in new}

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.door_gateways import PATH, ROOT, nginx_is_here, render
+from tests.integration.door_gateways import PATH, ROOT, render
 
 TEMPLATES = ROOT / "nginx" / "templates"
 SITE = (TEMPLATES / "site.conf.template").read_text()
-needs_nginx = pytest.mark.skipif(not nginx_is_here(), reason="nginx is not installed")
 
 
-@needs_nginx
 @pytest.mark.parametrize("grafana", ["", "127.0.0.1:3000"])
 def test_nginx_accepts_what_is_rendered(tmp_path: Path, grafana: str) -> None:
     folder = render(tmp_path, GATEWAYS="127.0.0.1:1 127.0.0.1:2", GRAFANA=grafana)
@@ -29,7 +27,6 @@ def test_nginx_accepts_what_is_rendered(tmp_path: Path, grafana: str) -> None:
     assert left == []
 
 
-@needs_nginx
 def test_a_missing_value_is_named(tmp_path: Path) -> None:
     script = ROOT / "nginx" / "render.sh"
     done = subprocess.run(
@@ -39,7 +36,6 @@ def test_a_missing_value_is_named(tmp_path: Path) -> None:
     assert "NGINX_GATEWAYS" in done.stderr
 
 
-@needs_nginx
 def test_values_are_taken_literally(tmp_path: Path) -> None:
     page = tmp_path / "a&b|c"
     folder = render(tmp_path, GATEWAYS="127.0.0.1:1", WEB_ROOT=str(page))
@@ -47,8 +43,6 @@ def test_values_are_taken_literally(tmp_path: Path) -> None:
 
 
 def test_each_gateway_is_listed_again_for_the_time_when_both_have_failed(tmp_path: Path) -> None:
-    if not nginx_is_here():
-        pytest.fail("nginx is not installed")
     upstream = (render(tmp_path, GATEWAYS="127.0.0.1:1 127.0.0.1:2") / "upstream.conf").read_text()
     for gateway in ("127.0.0.1:1", "127.0.0.1:2"):
         assert len(re.findall(rf"server {gateway} ", upstream)) == 2

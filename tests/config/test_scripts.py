@@ -59,8 +59,6 @@ def test_help_says_how_to_use_it(command: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=names(COMMANDS))
 def test_a_wrong_option_is_a_usage_error(command: Path, tmp_path: Path) -> None:
-    if command.name in ("bench.sh", "chaos.sh"):
-        pytest.skip("Python reads its options")
     refused = run(command, "--no-such-option", folder=tmp_path)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "--no-such-option" in refused.stderr

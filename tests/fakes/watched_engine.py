@@ -55,23 +55,14 @@ class WatchedEngine(FakeEngine):
         elif body.get("prompt") == "1":
             self._json(writer, {"choices": [{"text": "x"}]})
         else:
-            return await self._counted(reader, writer, path, body)
+            self.running += 1
+            try:
+                if body.get("max_tokens", 0) > ENDLESS:
+                    return await self._flood(writer)
+                return await super()._generate(reader, writer, path, body)
+            finally:
+                self.running -= 1
         return True
-
-    async def _counted(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        path: str,
-        body: dict[str, Any],
-    ) -> bool:
-        self.running += 1
-        try:
-            if body.get("max_tokens", 0) > ENDLESS:
-                return await self._flood(writer)
-            return await super()._generate(reader, writer, path, body)
-        finally:
-            self.running -= 1
 
     async def _chunks(
         self, writer: asyncio.StreamWriter, events: list[bytes], gone: asyncio.Future[bytes]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -139,10 +138,6 @@ def render(folder: Path, **values: str) -> Path:
     script = ROOT / "nginx" / "render.sh"
     subprocess.run([script, folder / "conf"], check=True, env=environment, timeout=PATIENCE)
     return folder / "conf"
-
-
-def nginx_is_here() -> bool:
-    return shutil.which("nginx", path=PATH) is not None
 
 
 class Door:

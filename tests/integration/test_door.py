@@ -16,11 +16,8 @@ from tests.integration.door_gateways import (
     Door,
     FakeGateway,
     answer,
-    nginx_is_here,
     until,
 )
-
-pytestmark = pytest.mark.skipif(not nginx_is_here(), reason="nginx is not installed")
 
 PUBLIC = [
     ("POST", "/v1/chat/completions"),

@@ -14,11 +14,8 @@ from tests.integration.door_gateways import (
     Asked,
     Door,
     FakeGateway,
-    nginx_is_here,
     say_who,
 )
-
-pytestmark = pytest.mark.skipif(not nginx_is_here(), reason="nginx is not installed")
 
 COMPLETIONS = "/v1/chat/completions"
 

@@ -85,3 +85,24 @@ async def test_a_break_on_the_short_way_is_continued() -> None:
         await carry(b, client, call)
     seen = read(client.got)
     assert (seen.text, call.outcome.failovers) == (TEXT, 1)
+
+
+async def test_a_wait_that_fails_is_told_to_the_next_who_sends() -> None:
+    """The server may wait for a slow client and then fail: its own handlers see that first."""
+    ready, seen = asyncio.get_running_loop().create_future(), []
+
+    async def send(_: object) -> None:
+        try:
+            await ready
+        except ConnectionError as error:
+            seen.append(error)
+            raise
+
+    stream = ClientStream(send)
+    stream.write(b"piece")
+    assert not stream.ready
+    await asyncio.sleep(0)
+    ready.set_exception(ConnectionResetError())
+    with pytest.raises(ConnectionResetError):
+        await stream.send(b"next")
+    assert len(seen) == 1
