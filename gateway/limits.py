@@ -71,13 +71,15 @@ class Allowance:
 @dataclass(slots=True)
 class _Account:
     """What is known of one caller. `ahead`: how far its theoretical arrival time lay in the
-    future, in seconds, when Redis was asked; `uncounted`: let through since, not told yet."""
+    future, in seconds, when Redis was asked; `uncounted`: let through since, not told yet;
+    `telling`: on the way to Redis; `alone`: the arrival time by what Redis could not be told."""
 
     ahead: float = 0.0
     asked_at: float = -math.inf
     uncounted: int = 0
+    telling: int = 0
     asking: asyncio.Task[bool] | None = None
-    alone: float = 0.0
+    alone: float = -math.inf
 
 
 class Limits:
@@ -157,14 +159,17 @@ class Limits:
     ) -> tuple[bool, float, float]:
         key, counted = f"tandem:limit:{caller_id}", account.uncounted
         account.uncounted = 0
+        account.telling += counted
         try:
             async with asyncio.timeout(REDIS_SECONDS):
                 allowed, wait, ahead = await self._redis.eval(
                     GCRA, 1, key, self._interval, self._window, counted, asked
                 )
         except BaseException:
-            account.uncounted += counted
+            account.alone = self._arrival(account, self._clock()) + counted * self._interval
             raise
+        finally:
+            account.telling -= counted
         account.ahead, account.asked_at = float(ahead), self._clock()
         return bool(allowed), float(wait), float(ahead)
 
@@ -184,13 +189,19 @@ class Limits:
 
     def _ahead(self, account: _Account) -> float:
         """Where the caller is by what is known here, in seconds."""
-        since = account.ahead - (self._clock() - account.asked_at)
-        return max(0.0, since) + account.uncounted * self._interval
+        now, untold = self._clock(), account.uncounted + account.telling
+        return self._arrival(account, now) - now + untold * self._interval
+
+    @staticmethod
+    def _arrival(account: _Account, now: float) -> float:
+        """The theoretical arrival time by what Redis said and by what it could not be told."""
+        return max(account.alone, account.asked_at + account.ahead, now)
 
     def _alone(self, account: _Account) -> tuple[bool, float, float]:
         """As Redis would judge, with what this gateway has seen itself."""
         now = self._clock()
-        tat = max(account.alone, now)
+        tat = self._arrival(account, now) + account.uncounted * self._interval
+        account.uncounted = 0
         wait = tat + self._interval - self._window - now
         allowed = wait <= 0
         account.alone = tat + (self._interval if allowed else 0.0)

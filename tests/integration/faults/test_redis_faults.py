@@ -74,6 +74,8 @@ async def test_redis_fault(tmp_path: Path, fault: str) -> None:
         print(f"{fault}: turns again after {took:.1f} s; the running turn: {end['event']}")
         assert len(await _messages(it, before["session_id"])) == 4
         assert end["event"] == "done"
+        # An end that came while nothing could be written says `saved: false`, and is saved late.
+        await eventually(lambda: _has(it, end["session_id"], 2), BACK_SECONDS, "the turn is saved")
         saved = await _messages(it, end["session_id"])
         assert saved[1]["content"] == end["text"] == b"".join(it.a.pieces[:200]).decode()
 
@@ -110,6 +112,10 @@ async def _messages(it: Scene, session: str) -> list[dict[str, str]]:
     answer = await it.client.get(f"/v1/sessions/{session}")
     assert answer.status_code == 200, answer.text
     return answer.json()["messages"]  # type: ignore[no-any-return]
+
+
+async def _has(it: Scene, session: str, messages: int) -> bool:
+    return len(await _messages(it, session)) == messages
 
 
 async def _strangers(it: Scene) -> None:

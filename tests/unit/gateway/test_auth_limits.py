@@ -13,7 +13,7 @@ import pytest
 
 from gateway.auth import KeyRing
 from gateway.errors import AuthenticationFailed, RateLimited
-from gateway.limits import Limits
+from gateway.limits import Allowance, Limits
 
 
 class Clock:
@@ -130,6 +130,44 @@ async def test_many_at_once_ask_once() -> None:
     assert isinstance(ended[0], asyncio.CancelledError)
     assert not any(isinstance(one, BaseException) for one in ended[1:])
     assert redis.asked == 1
+
+
+class ReadsOnly(FakeRedis):
+    """Looks are answered; what would be written is refused, slowly."""
+
+    async def eval(self, script: str, keys: int, key: str, *numbers: float) -> tuple[int, str, str]:
+        if numbers[2] or numbers[3]:
+            self.asked += 1
+            await self.held.wait()
+            raise ConnectionError
+        return await super().eval(script, keys, key, *numbers)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+async def test_what_is_on_the_way_to_redis_counts(pause: float) -> None:
+    """All that is asked while Redis is told, or refuses to be told, is still one burst."""
+    for store in (FakeRedis, ReadsOnly):
+        clock = Clock()
+        redis = store(clock)
+        limits = Limits(redis, 60, clock)
+        passed = 0
+        for _ in range(6):
+            passed += sum(isinstance(one, Allowance) for one in await _some(limits))
+            redis.held.clear()
+            telling = asyncio.create_task(limits.settle())
+            await asyncio.sleep(0)
+            checks = asyncio.create_task(_some(limits))
+            await asyncio.sleep(0)
+            redis.held.set()
+            passed += sum(isinstance(one, Allowance) for one in await checks)
+            await telling
+            clock.now += pause
+        assert passed == 15, store
+
+
+async def _some(limits: Limits) -> list[object]:
+    checks = (limits.check("alice") for _ in range(5))
+    return list(await asyncio.gather(*checks, return_exceptions=True))
 
 
 async def test_no_more_than_the_limit_gets_through() -> None:
