@@ -65,7 +65,7 @@ class ChatTurn:
         turn_id = request.turn_id or new_id("turn")
         opening = Opening(
             request.owner, request.session_id, turn_id, request.prompt, request.system,
-            request.resumable,
+            request.resumable, self._plan(request).to_json() if request.resumable else "",
         )  # fmt: skip
         for _ in range(BEGIN_ATTEMPTS):
             begun = await self._parts.sessions.begin(opening)
@@ -76,7 +76,8 @@ class ChatTurn:
             await self._end_orphan(request.owner, begun)
         raise turn_in_progress(turn_id, 1000)
 
-    def _plan(self, request: TurnRequest, begun: Begun) -> Plan:
+    def _plan(self, request: TurnRequest, begun: Begun | None = None) -> Plan:
+        system, history = (begun.system, begun.history) if begun else (request.system, [])
         body = {
             **request.sampling,
             "model": self._model,
@@ -84,8 +85,8 @@ class ChatTurn:
             "stream_options": {"include_usage": True},
         }
         return Plan(
-            request.prompt, begun.system, body, request.request_id, request.resumable,
-            request.max_tokens, request.max_tokens_given, history=begun.history,
+            request.prompt, system, body, request.request_id, request.resumable,
+            request.max_tokens, request.max_tokens_given, history=history,
         )  # fmt: skip
 
     def _launch(self, run: TurnRun) -> TurnRun:

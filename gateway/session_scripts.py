@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS: Final = 2.0
 # KEYS: session, messages, session lease, turn, turn lease, turn events, owner's sessions
 # ARGV: owner, turn id, run, now ms, session TTL s, session lease ms, turn lease ms, create (0/1),
 #       session id, title, system, turn record TTL s, gateway, resumable (0/1), max turns,
-#       max bytes, prompt bytes
+#       max bytes, prompt bytes, request
 BEGIN: Final = """
 local owner, turn = ARGV[1], ARGV[2]
 local known = redis.call('HMGET', KEYS[4], 'owner', 'session', 'state')
@@ -59,6 +59,7 @@ redis.call('SET', KEYS[3], turn, 'PX', ARGV[6])
 redis.call('DEL', KEYS[4], KEYS[6])
 redis.call('HSET', KEYS[4], 'owner', owner, 'session', ARGV[9], 'gateway', ARGV[13],
   'state', 'running', 'run', ARGV[3], 'resumable', ARGV[14])
+if ARGV[18] ~= '' then redis.call('HSET', KEYS[4], 'request', ARGV[18]) end
 redis.call('EXPIRE', KEYS[4], ARGV[12])
 redis.call('SET', KEYS[5], ARGV[3], 'PX', ARGV[7])
 if ARGV[8] == '1' then

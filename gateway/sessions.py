@@ -1,8 +1,8 @@
 """Conversations in Redis: to whom they belong, what was said, and who may add to them now.
 
-Owns `tandem:session:*`: read, rename, delete, and the turn protocol's begin, commit and release.
-A session that belongs to somebody else is as absent as one that never was. Not here: the list of
-sessions (session_index.py), the running turn's log (turns.py), trimming (history.py).
+Owns `tandem:session:*`: read, rename, delete; a turn's begin, commit and release. A session of
+somebody else is as absent as one that never was. Not here: the list of sessions
+(session_index.py), the running turn's log (turns.py), trimming (history.py).
 """
 
 import json
@@ -75,6 +75,8 @@ class Opening:
     prompt: str
     system: str | None
     resumable: bool
+    #: the Plan's JSON: what a take-over needs before the first entry is logged
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class SessionStore:
             ref.owner, ref.turn_id, ref.run, self.now_ms(), self._ttl, SESSION_LEASE_MS,
             TURN_LEASE_MS, int(created), ref.session_id, title_of(opening.prompt),
             opening.system or "", self._record_seconds, self._gateway, int(opening.resumable),
-            TURNS_AT_MOST, SESSION_BYTES, len(opening.prompt.encode()),
+            TURNS_AT_MOST, SESSION_BYTES, len(opening.prompt.encode()), opening.request,
         ]  # fmt: skip
 
     async def _prune(self, owner: str) -> None:

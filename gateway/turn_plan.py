@@ -44,7 +44,8 @@ class Plan:
     """What is to be answered. Its JSON is what a take-over needs beside the log."""
 
     prompt: str
-    system: str
+    #: None only in a request that is not begun: the session's own
+    system: str | None
     body: dict[str, Any]
     request_id: str
     resumable: bool = False
@@ -54,13 +55,12 @@ class Plan:
     history: list[Message] = field(default_factory=list)
 
     def to_json(self) -> str:
-        kept = ("prompt", "system", "body", "request_id", "resumable", "trimmed_turns")
-        fields = {name: getattr(self, name) for name in kept}
+        fields = {name: value for name, value in vars(self).items() if name != "history"}
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
     def question(self) -> Question:
         return Question(
-            self.system, self.history, self.prompt, self.max_tokens, self.max_tokens_given
+            self.system or "", self.history, self.prompt, self.max_tokens, self.max_tokens_given
         )
 
 
@@ -74,6 +74,15 @@ class Resumption:
     finish: str | None = None
     opening: dict[str, Any] | None = None
 
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """Of an answer that had all its tokens; the engine's own count died with its gateway."""
+        if self.progress is None or self.finish is None:
+            return None
+        prompt, completion = len(self.progress.prompt_ids), len(self.progress.ids)
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+        return {**counts, "total_tokens": prompt + completion}
+
 
 def without_ids(progress: Progress) -> Progress:
     return replace(progress, prompt_ids=progress.prompt_ids[:0], ids=progress.ids[:0])
@@ -82,7 +91,9 @@ def without_ids(progress: Progress) -> Progress:
 def plan_of(taken: Taken) -> Plan:
     if taken.request is None:
         raise ValueError("the turn was lost before its request was logged")
-    return Plan(**taken.request)
+    plan = Plan(**taken.request, history=taken.history)
+    plan.system = taken.system if plan.system is None else plan.system
+    return plan
 
 
 def resumption_of(taken: Taken) -> Resumption:

@@ -48,7 +48,7 @@ class TurnRun:
         self.answer = Answer(before.text)
         self.answer.opening = before.opening
         self.error: TandemError | None = None
-        self.usage: dict[str, Any] | None = None
+        self.usage = before.usage
         self.finish = before.finish
         self.admitted = asyncio.Event()
         self.halted: str | None = None
@@ -144,9 +144,8 @@ class TurnRun:
             self.error = InternalError("The answer failed for a reason of the gateway's own.")
 
     async def _generate(self) -> None:
-        if self._resumption is None:
-            await self._fit()
         if self.answer.opening is None:
+            await self._fit()
             self._open()
         if self.finish is not None:
             return
@@ -297,4 +296,4 @@ class TurnRun:
             trimmed=self.plan.trimmed_turns,
         )  # fmt: skip
         question = Message("user", self.plan.prompt, now, self.ref.turn_id)
-        return Result(question, answer, self.plan.system, event, data)
+        return Result(question, answer, self.plan.system or "", event, data)

@@ -80,8 +80,9 @@ return {turn[2], redis.call('EXISTS', KEYS[2]), turn[3]}
 """
 
 # Takes a turn whose gateway is dead. It must still be the open turn of its session: were it not,
-# the conversation has moved on without it and there is no place for its answer.
-# KEYS: turn, turn lease, events, session lease, session
+# the conversation has moved on without it and there is no place for its answer. A turn that had
+# logged nothing is begun anew, so the conversation before it is given, too.
+# KEYS: turn, turn lease, events, session lease, session, messages
 # ARGV: run, gateway, turn id, lease ms, session lease ms, owner
 TAKE_OVER: Final = """
 local turn = redis.call('HMGET', KEYS[1], 'owner', 'state')
@@ -96,5 +97,9 @@ end
 redis.call('HSET', KEYS[1], 'run', ARGV[1], 'gateway', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
 redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[5])
-return {'taken', redis.call('HGETALL', KEYS[1]), redis.call('LRANGE', KEYS[3], 0, -1)}
+local entries = redis.call('LRANGE', KEYS[3], 0, -1)
+local before = {}
+if #entries == 0 then before = redis.call('LRANGE', KEYS[6], 0, -1) end
+local system = redis.call('HGET', KEYS[5], 'system') or ''
+return {'taken', redis.call('HGETALL', KEYS[1]), entries, system, before}
 """

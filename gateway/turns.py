@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.errors import NotFound
+from gateway.history import Message
 from gateway.session_index import session_key
 from gateway.session_scripts import ScriptRunner, as_fields, as_text
 from gateway.sessions import SESSION_LEASE_MS, TURN_LEASE_MS, TurnRef, entry_json
@@ -77,6 +78,9 @@ class Taken:
     progress: str
     prompt_ids: list[int]
     entries: list[Entry]
+    #: of the session; its messages only while nothing is logged
+    system: str
+    history: list[Message]
 
     @property
     def text(self) -> str:
@@ -159,7 +163,7 @@ class TurnStore:
         """None: it is not to be had, because it ended, lives, or its session has moved on."""
         head = session_key(session_id)
         ref = TurnRef(owner, session_id, turn_id, secrets.token_hex(8))
-        keys = [*turn_keys(turn_id), f"{head}:turn", head]
+        keys = [*turn_keys(turn_id), f"{head}:turn", head, f"{head}:messages"]
         args: list[str | int] = [
             ref.run,
             self._gateway,
@@ -171,10 +175,12 @@ class TurnStore:
         answer = await self._scripts.run(TAKE_OVER, keys, args)
         if as_text(answer[0]) != "taken":
             return None
-        return _taken(ref, as_fields(answer[1]), answer[2])
+        return _taken(ref, as_fields(answer[1]), *answer[2:])
 
 
-def _taken(ref: TurnRef, fields: dict[str, str], lines: Sequence[Any]) -> Taken:
+def _taken(
+    ref: TurnRef, fields: dict[str, str], lines: Sequence[Any], system: Any, before: Sequence[Any]
+) -> Taken:
     return Taken(
         ref=ref,
         resumable=fields.get("resumable") == "1",
@@ -182,6 +188,8 @@ def _taken(ref: TurnRef, fields: dict[str, str], lines: Sequence[Any]) -> Taken:
         progress=fields.get("progress", ""),
         prompt_ids=json.loads(fields.get("prompt_ids", "[]")),
         entries=[Entry.from_json(as_text(line)) for line in lines],
+        system=as_text(system),
+        history=[Message.from_json(as_text(message)) for message in before],
     )
 
 

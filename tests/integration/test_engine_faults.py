@@ -19,7 +19,7 @@ from tests.integration.crowd import Crowd, read
 from tests.integration.tandem_instance import ENGINES, Tandem
 
 STREAMS = 64
-TOKENS = 800
+TOKENS = 600
 # The budget is 1 s on a quiet machine, p99. Here other work may share the two cores with one small
 # engine that carries 64 streams: so much more than the waits of those that stayed on it.
 DEATH_GAP = 1.5
@@ -28,7 +28,7 @@ HANG_GAP = 8.0 + DEATH_GAP
 # Questions asked at a time in peace, to compare.
 TOGETHER = 16
 # float32 on both engines: what may differ is rounding in batches of another size.
-SAME_SHARE = 0.95
+SAME_SHARE = 0.99
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -10,7 +10,7 @@ from scripts.chaos.load import Answer, Load, misspelt
 from tests.integration.operators import operate
 from tests.integration.tandem_instance import ENGINES, GATEWAYS, Tandem
 
-STREAMS = 8
+STREAMS = 6
 TOKENS = 150
 # The engines share the cores with all else: without it, a new one would take minutes to load.
 PAUSE_SECONDS = 3.0

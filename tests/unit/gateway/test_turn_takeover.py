@@ -174,6 +174,8 @@ async def test_an_answer_that_was_finished_but_not_saved_is_saved(
     await die(gateway, run, store)
     events = await follow(other, run.ref.turn_id)
     assert (text_of(events), events[-1].data["finish_reason"]) == (TEXT, "stop")
+    assert events[-1].data["usage"]["completion_tokens"] == len(TEXT)
+    assert events[-1].data["usage"]["total_tokens"] == len(TEXT) + 3
     assert other.model.calls == []
     assert (await other.history(run.ref.session_id))[1] == ("assistant", TEXT)
     over.set()
@@ -206,6 +208,25 @@ async def test_a_gateway_that_died_before_the_first_letter(
     await die(gateway, run, store)
     other.model.release()
     assert text_of(await follow(other, run.ref.turn_id)) == TEXT
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+async def test_a_gateway_that_died_before_it_logged_anything(
+    gateway: Gateway, other: Gateway, store: Redis, system: str | None
+) -> None:
+    """The turn is begun anew with the conversation before it, as the caller asked for it."""
+    session = (await gateway.turn(system="Be kind.")).ref.session_id
+    gateway.model.hold()
+    run = await gateway.start("go on", session_id=session, system=system, resumable=True)
+    await die(gateway, run, store)
+    other.model.release()
+    events = await follow(other, run.ref.turn_id)
+    assert [events[0].event, text_of(events), events[-1].event] == ["turn", TEXT, "done"]
+    (call,) = other.model.calls
+    sent = [message["content"] for message in call.body["messages"]]
+    assert sent == [system or "Be kind.", "hello", TEXT, "go on"]
+    said = [content for _, content in await other.history(session)]
+    assert said == ["hello", TEXT, "go on", TEXT]
 
 
 async def test_the_next_turn_saves_what_a_dead_gateway_had_said(
