@@ -18,11 +18,13 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/environments.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/packages.sh"
 
 main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
   known_options "--yes --list --write-readme" "--streams --tokens --soak" "$@"
   if [[ " $* " != *" --list "* ]]; then
+    if [[ " $* " == *" --yes "* ]]; then want_programs iptables:iptables; fi
     [[ " $* " == *" --yes "* || " $* " == *" --soak "* ]] && ensure_instance "$@"
     find_instance
     take_lock operate
