@@ -47,6 +47,7 @@ async def serve(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=5,

@@ -104,7 +104,7 @@ class Admission:
 
     def wake(self) -> None:
         """Capacity may have grown: let waiters in."""
-        while self._inside < self._capacity():
+        while self.queued and self._inside < self._capacity():
             waiter = self._queue.next()
             if waiter is None:
                 break

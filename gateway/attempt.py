@@ -168,8 +168,8 @@ class Attempt:
 
     @property
     def speaking(self) -> bool:
-        """There is a response to read."""
-        return self._response is not None
+        """There is a response to read, and it may have more to say."""
+        return self._response is not None and not self._response.read_out
 
     # Leaving it ----------------------------------------------------------------------------
 

@@ -84,6 +84,11 @@ class EngineResponse:
         """Somebody waits for bytes: the engine is the slow one, not the reader."""
         return self._waiter is not None
 
+    @property
+    def read_out(self) -> bool:
+        """All of the body has arrived and was read."""
+        return self.complete and not self._chunks
+
     # The reader's side ---------------------------------------------------------------------
 
     async def head(self) -> None:

@@ -88,7 +88,7 @@ class EnginePool:
         least = self._least_loaded(candidates)
         if favourite.in_flight >= least.in_flight + EVEN_SLACK:
             return least
-        homes = self._homes.recent()
+        homes = self._homes.recent
         total = sum(homes[e.name] for e in candidates) + 1
         if homes[favourite.name] < most_homes(total, len(candidates)):
             return favourite

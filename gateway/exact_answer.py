@@ -130,6 +130,10 @@ class ExactAnswer:
         self._answer.completion_tokens = len(self.progress.ids)
         return out[0] if len(out) == 1 else b"".join(out)
 
+    def keep(self, out: bytes) -> None:
+        """For the next take()."""
+        self._out.append(out)
+
     def _event(self, raw: bytes) -> None:
         data = payload(raw)
         if data is None:

@@ -7,9 +7,8 @@ Not here: engine states and the choice itself (engines.py).
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ HOMES_LIMIT = 50_000
 HOME_TTL_SECONDS = 3600.0
 LOAD_FACTOR = 1.25
 LIGHT_LOAD = 8
-#: Conversations looked at to judge whether an engine has more of them than its share.
+#: Newly settled conversations looked at to judge whether an engine has more of them than its share.
 RECENT = 64
 #: What an engine may have over its share of them before a new one goes elsewhere.
 SHARE_FACTOR = 1.125
@@ -58,6 +57,8 @@ class Homes:
         self._limit = limit
         self._ttl = ttl
         self._homes: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._new: deque[str] = deque()
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._homes)
@@ -74,17 +75,25 @@ class Homes:
         self.settle(key, name)
         return name
 
+    @property
     def recent(self) -> Counter[str]:
-        """How many of the conversations that spoke last live on each engine."""
-        last = itertools.islice(reversed(self._homes.values()), RECENT)
-        return Counter(name for name, _ in last)
+        """How many of the conversations that settled last did so on each engine."""
+        return self._counts
 
     def settle(self, key: str, engine: str) -> None:
         """Make an engine the home of a key."""
+        if self._homes.get(key, ("", 0.0))[0] != engine:
+            self._note(engine)
         self._homes[key] = (engine, self._clock())
         self._homes.move_to_end(key)
         while len(self._homes) > self._limit:
             self._homes.popitem(last=False)
+
+    def _note(self, engine: str) -> None:
+        self._new.append(engine)
+        self._counts[engine] += 1
+        if len(self._new) > RECENT:
+            self._counts[self._new.popleft()] -= 1
 
 
 def affinity_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:

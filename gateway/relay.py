@@ -87,6 +87,7 @@ class Relay:
                         journey.delivered()
                         yield rest
                     _go_on(answer, journey, fault)
+            journey.delivered()
             call.outcome.outcome = "ok"
             yield answer.take() + answer.ending()
         except TandemError as error:
@@ -195,11 +196,16 @@ def _mapped(answer: Streamed, attempt: Attempt, data: bytes) -> bytes:
         raise Break("broke", fault.reason) from None
     if out or b"data:" in data:
         attempt.spoke()
+    if answer.finished and not attempt.speaking:
+        answer.keep(out)  # it goes out with the end, which is here already
+        return b""
     return out
 
 
 async def _hear_out(answer: Streamed, attempt: Attempt) -> None:
     """A finished answer: usage and [DONE] may follow, but whatever happens now is no failure."""
+    if not attempt.speaking:
+        return
     with contextlib.suppress(Break, BadStream, TimeoutError):
         async with asyncio.timeout(FAREWELL_SECONDS):
             while attempt.speaking and not answer.cut_short and (data := await attempt.chunk()):

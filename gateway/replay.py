@@ -93,6 +93,10 @@ class ReplayedAnswer:
         out, self._out = self._out, []
         return b"".join(out)
 
+    def keep(self, out: bytes) -> None:
+        """For the next take()."""
+        self._out.append(out)
+
     def conclude(self) -> None:
         """Never: a replay always has something to ask."""
 

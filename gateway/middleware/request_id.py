@@ -24,7 +24,8 @@ log = logging.getLogger("gateway.access")
 
 
 class RequestId:
-    """Puts a RequestLog into `scope["tandem.log"]`."""
+    """Puts a RequestLog into `scope["tandem.log"]`, and into `scope["tandem.server"]` the server's
+    own send, for what comes after the response's start."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -37,6 +38,7 @@ class RequestId:
         started = time.monotonic()
         line = RequestLog(_request_id(scope), scope["method"], scope["path"], started)
         scope["tandem.log"] = line
+        scope["tandem.server"] = send
         own = (b"x-request-id", line.request_id.encode())
 
         async def send_with_id(message: Message) -> None:

@@ -88,7 +88,8 @@ class Completions:
             async with self._parts.admission.enter(caller.id, _priority(scope)):
                 waited = time.monotonic() - line.started
                 if call.body.get("stream"):
-                    await self._stream(call, line, headers, send)
+                    stream = ClientStream(scope.get("tandem.server", send))
+                    await self._stream(call, stream, headers, send)
                 else:
                     await self._complete(call, line, headers, send)
         except TandemError as error:
@@ -109,10 +110,10 @@ class Completions:
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(
-        self, call: Call, line: RequestLog, headers: list[tuple[bytes, bytes]], send: Send
+        self, call: Call, stream: ClientStream, headers: list[tuple[bytes, bytes]], send: Send
     ) -> None:
         async with (
-            aclosing(ClientStream(send)) as client,
+            aclosing(stream) as client,
             aclosing(self._parts.relay.stream(call, client)) as items,
         ):
             first = await anext(items)
@@ -149,13 +150,17 @@ class Completions:
 async def _send_all(
     call: Call, first: bytes, items: AsyncIterator[bytes], client: ClientStream
 ) -> None:
+    """The last item, and only it, ends with [DONE]."""
     await client.send(first)
+    more = True
     async for item in items:
-        if call.outcome.failovers and item.endswith(DONE):
+        more = not item.endswith(DONE)
+        if call.outcome.failovers and not more:
             note = b": tandem failovers=%d\n\n" % call.outcome.failovers
             item = item[: -len(DONE)] + note + DONE
-        await client.send(item)
-    await client.send(b"", more=False)
+        await client.send(item, more=more)
+    if more:
+        await client.send(b"", more=False)
 
 
 # The relay's word for it -> the outcome that metrics and logs know.

@@ -194,7 +194,10 @@ async def run(plan: Plan) -> Result:
 
 def main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
-    print(json.dumps(asdict(uvloop.run(run(plan)))))
+    result = json.dumps(asdict(uvloop.run(run(plan))))
+    # An unbuffered sys.stdout (PYTHONUNBUFFERED) may write a part of it only.
+    with open(1, "w", closefd=False) as out:
+        out.write(result)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def scenarios(quick: bool) -> list[Scenario]:
         base,
         streams=1000,
         requests=1000,
-        ramp_seconds=2.0,
-        tokens=80 // share,
+        ramp_seconds=3.0,
+        tokens=120 // share,
         ttft=0.2,
         interval=0.05,
     )
