@@ -14,6 +14,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from tests.bench.measure import percentile
 from tests.bench.words import AFFINITY
 
 MODEL = "tandem-tiny"
+ROUNDS = 3
 # The fifth and sixth port of a try instance (scripts/lib/try_parts.sh).
 ENGINE_PORTS = (4, 5)
 COUNTERS = re.compile(
@@ -61,30 +63,31 @@ CHOICES: dict[str, Start] = {
 
 
 def measured(quick: bool, folder: Path) -> dict[str, Row]:
-    """All choices, one after the other, on the same two engines."""
-    rounds, users = (3, 8) if quick else (6, 16)
-    results = {}
+    """All choices in turn, on the same two engines; medians of what was measured."""
+    found: dict[str, list[Row]] = {name: [] for name in CHOICES}
     with engines(folder / "instance") as ports:
-        for number, (name, start) in enumerate(CHOICES.items()):
-            place = folder / str(number)
-            place.mkdir()
-            running = start(place, ports)
-            try:
-                time.sleep(3.0)  # routers and gateways look at their engines first
-                talk = Talk(
-                    f"http://127.0.0.1:{running.ports[0]}",
-                    MODEL,
-                    f"choice {number}",
-                    KEY,
-                    users,
-                    rounds,
-                    strangers="no affinity" in name,
-                )
-                results[name] = one(talk, ports)
-            finally:
-                stop([*running.processes, *running.beside])
-            print(f"{name:26} {results[name]}", file=sys.stderr, flush=True)
-    return results
+        for number in range(1 if quick else ROUNDS):
+            for name in CHOICES:
+                found[name].append(tried(name, number, quick, folder, ports))
+                print(f"{name:26} {found[name][-1]}", file=sys.stderr, flush=True)
+    return {
+        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for name, rows in found.items()
+    }
+
+
+def tried(name: str, number: int, quick: bool, folder: Path, ports: list[int]) -> Row:
+    """One choice once, with texts that no other has."""
+    turns, users = (3, 8) if quick else (6, 16)
+    place = Path(tempfile.mkdtemp(dir=folder))
+    running = CHOICES[name](place, ports)
+    try:
+        time.sleep(3.0)  # routers and gateways look at their engines first
+        url, text = f"http://127.0.0.1:{running.ports[0]}", f"{list(CHOICES).index(name)}-{number}"
+        strangers = "no affinity" in name
+        return one(Talk(url, MODEL, text, KEY, users, turns, strangers=strangers), ports)
+    finally:
+        stop([*running.processes, *running.beside])
 
 
 def one(talk: Talk, ports: list[int]) -> Row:

@@ -79,7 +79,7 @@ PICTURE = {
 }
 AFFINITY = {
     "en": (
-        "16 users, growing conversations, two real vLLM engines on CPU (tiny model)",
+        "16 users, growing conversations, two real vLLM engines on CPU (tiny model), medians of 3",
         [
             "who chooses the engine",
             "prompt tokens found in the prefix cache",
@@ -90,7 +90,7 @@ AFFINITY = {
         ],
     ),
     "zh": (
-        "16 个用户、不断增长的对话，两个真实的 vLLM CPU 引擎（微型模型）",
+        "16 个用户、不断增长的对话，两个真实的 vLLM CPU 引擎（微型模型），三次的中位数",
         [
             "由谁选择引擎",
             "前缀缓存命中的提示 token",
