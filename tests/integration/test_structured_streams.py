@@ -1,5 +1,4 @@
-"""Answers bound to a JSON schema through the death of a real engine. Calls of a tool, which the
-tiny model's profile does not take, are in tests/unit/gateway/test_replay.py.
+"""Answers bound to a JSON schema, and calls of a tool, through the death of a real engine.
 
 They cannot be continued from token ids: they are run again, and what the client has is swallowed
 while it is the same. Where it is not, one error event says so; nothing is cut off in silence.
@@ -39,8 +38,13 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "words", "schema": SCHEMA}}
+TOOL = {"name": "say", "description": "Say words.", "parameters": SCHEMA, "strict": True}
 KINDS: dict[str, dict[str, Any]] = {
     "schema": {"response_format": FORMAT},
+    "tool": {
+        "tools": [{"type": "function", "function": TOOL}],
+        "tool_choice": {"type": "function", "function": {"name": "say"}},
+    },
 }
 
 pytestmark = pytest.mark.timeout(600)
