@@ -36,20 +36,22 @@ class ClientStream:
     def write(self, data: bytes) -> None:
         """Only while `ready`. A failure is raised by the next send()."""
         cycle = self._cycle
-        if cycle is not None and cycle.chunked_encoding and not cycle.flow.write_paused:
-            if not cycle.disconnected:
+        try:
+            if cycle is None or not cycle.chunked_encoding or cycle.flow.write_paused:
+                self._first_step(data)
+            elif not cycle.disconnected:
                 cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return
+        except Exception as error:
+            self._late = asyncio.get_running_loop().create_future()
+            self._late.set_exception(error)
+
+    def _first_step(self, data: bytes) -> None:
         step: Any = self._send(_body(data, more=True))
         try:
             awaited = step.send(None)
         except StopIteration:
             return
-        except Exception as error:
-            self._late = asyncio.get_running_loop().create_future()
-            self._late.set_exception(error)
-        else:
-            self._late = asyncio.create_task(_rest(step, awaited))
+        self._late = asyncio.create_task(_rest(step, awaited))
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
         """After everything that was written."""

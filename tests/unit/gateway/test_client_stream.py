@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -74,3 +75,18 @@ async def test_nothing_is_written_to_a_client_that_has_left() -> None:
     cycle.disconnected = True
     stream.write(b"piece")
     assert wire.written == [] and stream.ready
+
+
+async def test_a_write_that_fails_is_told_to_the_next_who_sends() -> None:
+    """It is made in the engine's read callback, where nobody could handle it."""
+    wire = Wire()
+    cycle = await _begun(wire)
+    stream = ClientStream(cycle.send)  # type: ignore[arg-type]
+    wire.write = _closed  # type: ignore[method-assign]
+    stream.write(b"piece")
+    with pytest.raises(RuntimeError):
+        await stream.send(b"next")
+
+
+def _closed(data: bytes) -> None:
+    raise RuntimeError("the handler is closed")
