@@ -49,14 +49,12 @@ async def run(chosen: argparse.Namespace, faults: list[Fault]) -> int:
         print(f"{one.verdict:8} " + " | ".join(one.cells()), flush=True)
         for complaint in one.complaints:
             print(f"         told: {complaint}", flush=True)
-    table = report.table(rows)
-    print("\n" + table)
+    print("\n" + report.table(rows))
     bad = [one.fault for one in rows if one.verdict == "LOST"]
     done = sum(not one.not_done for one in rows)
     if chosen.write_readme and not bad and done == len(FAULTS):
         date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-        head = f"`./scripts/chaos.sh --yes`, {date}, {chosen.streams} callers at a time.\n\n"
-        report.write_readmes(ROOT, head + table)
+        report.write_readmes(ROOT, rows, date, chosen.streams)
     elif chosen.write_readme:
         reason = f"not healthy or not whole: {', '.join(bad)}" if bad else "not all were done"
         print(f"the READMEs stay as they are: {reason}", file=sys.stderr)

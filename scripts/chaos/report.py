@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.chaos.faults import Fault
 from scripts.chaos.load import Answer
+from scripts.chaos.words import HEAD, RUN, WHAT_ZH
 
-HEAD = (
-    "fault", "what is done", "streams", "moved", "failed", "truncated", "doubled", "misspelt",
-    "longest gap s", "healed after s",
-)  # fmt: skip
-BLOCK = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL)
+READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
+MARKS = ("<!-- chaos -->", "<!-- /chaos -->")
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,10 @@ class Row:
             return "not done"
         return "ok" if self.lost == 0 and self.healed is not None else "LOST"
 
-    def cells(self) -> list[str]:
+    def cells(self, language: str = "en") -> list[str]:
+        what = self.what if language == "en" else WHAT_ZH[self.fault]
         if self.not_done:
-            return [self.fault, self.what, *["–"] * 7, f"not done: {self.not_done}"]
+            return [self.fault, what, *["–"] * 7, f"not done: {self.not_done}"]
         healed = "no" if self.healed is None else f"{self.healed:.0f}"
         counts = (
             self.streams,
@@ -58,7 +56,7 @@ class Row:
             self.misspelt,
         )
         return [
-            self.fault, self.what, *(str(n) for n in counts), f"{self.longest_gap:.1f}", healed,
+            self.fault, what, *(str(n) for n in counts), f"{self.longest_gap:.1f}", healed,
         ]  # fmt: skip
 
 
@@ -89,17 +87,20 @@ def row(
     )
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    lines += ["| " + " | ".join(one.cells()) + " |" for one in rows]
+def table(rows: list[Row], language: str = "en") -> str:
+    head = HEAD[language]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(one.cells(language)) + " |" for one in rows]
     return "\n".join(lines)
 
 
-def write_readmes(root: Path, text: str) -> None:
+def write_readmes(root: Path, rows: list[Row], date: str, streams: int) -> None:
     """Replace what stands between the marks in both READMEs; a missing mark is an error."""
-    for name in ("README.md", "README.zh-CN.md"):
+    for language, name in READMES.items():
+        text = RUN[language].format(date=date, streams=streams) + "\n\n" + table(rows, language)
         readme = root / name
         content = readme.read_text()
-        if not BLOCK.search(content):
+        if not all(mark in content for mark in MARKS):
             raise SystemExit(f"{name} has no «chaos» block: put its two marks back")
-        readme.write_text(BLOCK.sub(lambda m: f"{m[1]}{text}\n{m[2]}", content))
+        before, after = content.split(MARKS[0], 1)[0], content.split(MARKS[1], 1)[1]
+        readme.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")

@@ -12,7 +12,8 @@ import pytest
 
 from scripts.chaos.faults import Fault
 from scripts.chaos.load import Answer, Load, Service, ask, question
-from scripts.chaos.report import HEAD, row, table
+from scripts.chaos.report import row, table
+from scripts.chaos.words import HEAD
 
 FAULT = Fault("a-fault", "what is done", lambda instance: None)
 OUTAGE = Fault("an-outage", "what is done", lambda instance: None, outage=True)
@@ -198,7 +199,7 @@ async def test_a_row_counts_each_kind() -> None:
     assert one.complaints == ("the stream ended without [DONE]",)
     cells = [cell.strip() for cell in table([one]).splitlines()[2].strip("|").split("|")]
     assert cells == ["a-fault", "what is done", "4", "1", "1", "1", "1", "2", "0.8", "12"]
-    assert len(cells) == len(HEAD)
+    assert len(cells) == len(HEAD["en"])
 
 
 async def test_only_an_outage_may_be_told_to_callers() -> None:

@@ -15,6 +15,7 @@ import pytest
 from scripts.chaos import processes, report
 from scripts.chaos.faults import FAULTS
 from scripts.chaos.instance import Instance
+from scripts.chaos.words import HEAD, WHAT_ZH
 
 ROOT = Path(__file__).parents[3]
 # A parent with two children, one of which has one of its own.
@@ -106,12 +107,21 @@ def test_no_instance_is_an_error_with_its_words(
 
 
 def test_tables_go_between_the_marks(tmp_path: Path) -> None:
-    for name in ("README.md", "README.zh-CN.md"):
+    for name in report.READMES.values():
         (tmp_path / name).write_text("before\n<!-- chaos -->\nold\n<!-- /chaos -->\nafter\n")
-    report.write_readmes(tmp_path, r"new \1")
-    for name in ("README.md", "README.zh-CN.md"):
+    rows = [report.row(fault, [], 0, 1.0) for fault in FAULTS]
+    report.write_readmes(tmp_path, rows, r"day \1", 16)
+    for language, name in report.READMES.items():
         text = (tmp_path / name).read_text()
-        assert text == "before\n<!-- chaos -->\nnew \\1\n<!-- /chaos -->\nafter\n"
+        assert text.startswith("before\n<!-- chaos -->\n`./scripts/chaos.sh --yes`")
+        assert r"day \1" in text and "old" not in text
+        assert report.table(rows, language) in text
+        assert text.endswith("|\n<!-- /chaos -->\nafter\n")
     (tmp_path / "README.md").write_text("no marks")
     with pytest.raises(SystemExit):
-        report.write_readmes(tmp_path, "x")
+        report.write_readmes(tmp_path, rows, "x", 16)
+
+
+def test_every_fault_is_told_in_both_languages() -> None:
+    assert set(WHAT_ZH) == {fault.name for fault in FAULTS}
+    assert len(HEAD["zh"]) == len(HEAD["en"])

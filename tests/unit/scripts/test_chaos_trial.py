@@ -10,7 +10,8 @@ from scripts.chaos import trial as subject
 from scripts.chaos.faults import CannotInject, Fault
 from scripts.chaos.instance import Instance
 from scripts.chaos.load import Answer, Load, Service
-from scripts.chaos.report import HEAD, Row
+from scripts.chaos.report import Row
+from scripts.chaos.words import HEAD
 
 WHERE = Service("http://service", "key", "", "model")
 
@@ -76,7 +77,7 @@ async def test_a_fault_that_cannot_be_injected_says_why() -> None:
 
     row = await tried(FakeInstance(), inject)
     assert row.verdict == "not done"
-    assert row.cells()[-1] == "not done: no packet filter" and len(row.cells()) == len(HEAD)
+    assert row.cells()[-1] == "not done: no packet filter" and len(row.cells()) == len(HEAD["en"])
 
 
 async def test_a_tool_that_fails_is_a_lost_row_with_its_words() -> None:
