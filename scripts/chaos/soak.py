@@ -17,17 +17,20 @@ from scripts.chaos.load import Answer, Load, Service
 PARTS = (*ENGINES, *GATEWAYS, "redis", "nginx")
 LOOK_SECONDS = 1.0
 STREAMS = 48
-LONG_WORDS = 400
+# Some 2,500 tokens of the tiny model's 4,096.
+LONG_WORDS = 200
 FULL = 0.9
 
 
 class LongLoad(Load):
-    """Callers whose prompts are long, each its own, so that the cache fills up."""
+    """Callers whose prompts are long, each its own, so that the cache fills up; every other one
+    samples, with a seed of its own."""
 
     def question(self, number: int) -> dict[str, Any]:
         asked = super().question(number)
         words = " ".join(f"{number}-{n} 字" for n in range(LONG_WORDS))
         asked["messages"][0]["content"] = words
+        asked["temperature"] = number % 2
         return asked
 
 

@@ -152,3 +152,11 @@ def test_without_set_up_compose_says_what_to_run() -> None:
     required = re.findall(r"\$\{([A-Z_]+):\?([^}]*)\}", TEXT)
     assert [name for name, _ in required] == ["TANDEM_SETUP"]
     assert "./scripts/setup.sh" in required[0][1]
+
+
+@pytest.mark.parametrize("name", ["tiny", "cpu"])
+def test_no_prompt_is_cut_into_steps_on_cpu(name: str) -> None:
+    """vLLM on CPU dies of a cut prompt that has a seed, as all have."""
+    profile = yaml.safe_load((ROOT / f"vllm/profiles/{name}.yaml").read_text())
+    assert profile["no-enable-chunked-prefill"] is True
+    assert profile["max-num-batched-tokens"] >= profile["max-model-len"]
