@@ -110,13 +110,12 @@ roll_engine() {
   other_is_healthy "$engine" || die 1 "the other engine is not healthy" "$engine was not touched" "./scripts/engine.sh status"
   # From here on a failure must not leave the engine drained for a day.
   drained=$engine
-  trap undrain_after_failure EXIT
+  trap at_exit EXIT
   step "$engine: drain" in_gateway "$(some_gateway)" gateway.admin drain "$engine" >&2
   complaint=$(renew "$engine") || code=$?
   ((code == 0)) || give_up "$engine" "$code" "$complaint"
   step "$engine: undrain" in_gateway "$(some_gateway)" gateway.admin undrain "$engine" >&2
   drained=''
-  trap - EXIT
   everywhere "$engine" healthy "$healthy_seconds" ||
     die 1 "$engine got no work again" "within $healthy_seconds s" "./scripts/engine.sh status"
   renewed+=("$engine")
@@ -196,8 +195,14 @@ put_back_renewed() {
   for engine in "${earlier[@]}"; do roll_engine "$engine"; done
 }
 
-undrain_after_failure() {
+# No engine stays drained for a day, and nobody has to guess what an interruption left behind.
+at_exit() {
+  local code=$?
   [[ -z $drained ]] || in_gateway "$(some_gateway)" gateway.admin undrain "$drained" >&2 || true
+  if ((code == 130)) && [[ -n $image$profile ]]; then
+    warn "interrupted: engines may run with what is new, and .env has what was before"
+    warn "to have the old on all of them: ./scripts/rollout.sh; the new: this command again"
+  fi
 }
 
 other_is_healthy() {

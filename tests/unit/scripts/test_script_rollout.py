@@ -29,7 +29,14 @@ case "$*" in
     printf 'up %s %s\\n' "$engine" "${VLLM_IMAGE:-engine:old}" >>"$ran/log" ;;
   'compose run'*.starts) echo "forget $9" >>"$ran/log" ;;
   *'wait vllm-b alive'*) bad alive && [[ $(image_of vllm-b) == engine:new ]] && exit 1 ;;
-  *'canary vllm-b'*) bad canary && [[ $(image_of vllm-b) == engine:new ]] && exit 1 ;;
+  *'canary vllm-b'*)
+    if bad interrupt; then
+      pid=$PPID
+      parent() { cut -d' ' -f4 "/proc/$pid/stat"; }
+      while grep -qa rollout.sh "/proc/$(parent)/cmdline"; do pid=$(parent); done
+      kill -TERM "$pid"
+    fi
+    bad canary && [[ $(image_of vllm-b) == engine:new ]] && exit 1 ;;
   *'gateway.admin undrain'*) printf 'undrain %s\\n' "${!#}" >>"$ran/log" ;;
   *'gateway.admin drain'*) printf 'drain %s\\n' "${!#}" >>"$ran/log" ;;
 esac
@@ -82,3 +89,12 @@ def test_an_engine_that_ends_at_every_start_is_not_waited_for(appliance: Machine
     done = appliance.run("scripts/rollout.sh", "--image", NEW, "--seconds", "600", **more)
     assert done.returncode == NOT_FIT, done.stderr
     assert running(appliance) == [OLD, OLD]
+
+
+def test_an_interruption_says_what_it_left_behind(appliance: Machine) -> None:
+    done = appliance.run("scripts/rollout.sh", "--image", NEW, BAD="interrupt")
+    assert done.returncode == 130, done.stderr
+    log = (appliance.programs / "ran" / "log").read_text().splitlines()
+    assert log[-1] == "undrain vllm-b"
+    assert settings(appliance) == f"VLLM_IMAGE={OLD}\n"
+    assert "interrupted: engines may run with what is new" in done.stderr
