@@ -4,7 +4,7 @@
 # Usage: scripts/bench.sh [--quick] [--rounds N] [--only NAME]… [--write-readme] [SCENARIO…]
 #        scripts/bench.sh --affinity [--quick] [--write-readme]
 #
-#   --quick          half of the work, 1 round; else 5 rounds, of about 5 minutes each
+#   --quick          half of the work, 1 round; else 5 rounds, of about 3.5 minutes each
 #   --only NAME      tandem, nginx, vllm-router, sglang-router, litellm … (repeatable)
 #   --affinity       who finds an engine's prefix cache again (two real engines; ≤ 6 minutes)
 #   --write-readme   put the tables into the READMEs; only from a full run on a quiet machine
