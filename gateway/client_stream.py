@@ -26,12 +26,13 @@ class ClientStream:
         self._send = send
         server = getattr(send, "__self__", None)
         self._cycle = server if isinstance(server, RequestResponseCycle) else None
+        self._begun = False
         self._late: asyncio.Future[None] | None = None
 
     @property
     def ready(self) -> bool:
-        """The server has taken everything so far."""
-        return self._late is None
+        """The response has begun, and the server has taken everything so far."""
+        return self._begun and self._late is None
 
     def write(self, data: bytes) -> None:
         """Only while `ready`. A failure is raised by the next send()."""
@@ -54,7 +55,8 @@ class ClientStream:
         self._late = asyncio.create_task(_rest(step, awaited))
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
-        """After everything that was written."""
+        """After everything that was written. The first one: after the response's start."""
+        self._begun = True
         late, self._late = self._late, None
         if late is not None:
             await late

@@ -72,7 +72,8 @@ class Allowance:
 class _Account:
     """What is known of one caller. `ahead`: how far its theoretical arrival time lay in the
     future, in seconds, when Redis was asked; `uncounted`: let through since, not told yet;
-    `telling`: on the way to Redis; `alone`: the arrival time by what Redis could not be told."""
+    `telling`: on the way to Redis; `alone`: the arrival time by what this gateway has let through
+    by its own judgement."""
 
     ahead: float = 0.0
     asked_at: float = -math.inf
@@ -166,7 +167,7 @@ class Limits:
                     GCRA, 1, key, self._interval, self._window, counted, asked
                 )
         except BaseException:
-            account.alone = self._arrival(account, self._clock()) + counted * self._interval
+            account.uncounted += counted
             raise
         finally:
             account.telling -= counted
@@ -189,23 +190,25 @@ class Limits:
 
     def _ahead(self, account: _Account) -> float:
         """Where the caller is by what is known here, in seconds."""
-        now, untold = self._clock(), account.uncounted + account.telling
-        return self._arrival(account, now) - now + untold * self._interval
+        now = self._clock()
+        return self._arrival(account, now) - now + self._untold(account)
 
     @staticmethod
     def _arrival(account: _Account, now: float) -> float:
-        """The theoretical arrival time by what Redis said and by what it could not be told."""
+        """The theoretical arrival time by what Redis said and by what was judged without it."""
         return max(account.alone, account.asked_at + account.ahead, now)
+
+    def _untold(self, account: _Account) -> float:
+        return (account.uncounted + account.telling) * self._interval
 
     def _alone(self, account: _Account) -> tuple[bool, float, float]:
         """As Redis would judge, with what this gateway has seen itself."""
         now = self._clock()
-        tat = self._arrival(account, now) + account.uncounted * self._interval
-        account.uncounted = 0
-        wait = tat + self._interval - self._window - now
+        tat = self._arrival(account, now)
+        wait = tat + self._untold(account) + self._interval - self._window - now
         allowed = wait <= 0
         account.alone = tat + (self._interval if allowed else 0.0)
-        return allowed, max(0.0, wait), account.alone - now
+        return allowed, max(0.0, wait), account.alone - now + self._untold(account)
 
     def _judged(self, allowed: bool, wait: float, ahead: float) -> Allowance:
         if allowed:

@@ -24,7 +24,9 @@ main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
   known_options "--yes --list --write-readme" "--streams --tokens --soak" "$@"
   if [[ " $* " != *" --list "* ]]; then
-    if [[ " $* " == *" --yes "* ]]; then want_programs iptables:iptables; fi
+    if [[ " $* " == *" --yes "* ]]; then
+      (want_programs iptables:iptables) || warn "without iptables no network is cut"
+    fi
     [[ " $* " == *" --yes "* || " $* " == *" --soak "* ]] && ensure_instance "$@"
     find_instance
     take_lock operate

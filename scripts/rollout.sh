@@ -199,9 +199,9 @@ put_back_renewed() {
 at_exit() {
   local code=$?
   [[ -z $drained ]] || in_gateway "$(some_gateway)" gateway.admin undrain "$drained" >&2 || true
-  if ((code == 130)) && [[ -n $image$profile ]]; then
+  if ((code == 130)) && [[ -n $image$profile$putting_back ]]; then
     warn "interrupted: engines may run with what is new, and .env has what was before"
-    warn "to have the old on all of them: ./scripts/rollout.sh; the new: this command again"
+    warn "once both are healthy: ./scripts/rollout.sh for the old on all, this command for the new"
   fi
 }
 

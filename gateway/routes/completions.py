@@ -150,17 +150,15 @@ class Completions:
 async def _send_all(
     call: Call, first: bytes, items: AsyncIterator[bytes], client: ClientStream
 ) -> None:
-    """The last item, and only it, ends with [DONE]."""
-    await client.send(first)
-    more = True
-    async for item in items:
+    """The last item, and only it, ends with [DONE]: the response ends with it."""
+    item: bytes | None = first
+    while item is not None:
         more = not item.endswith(DONE)
         if call.outcome.failovers and not more:
             note = b": tandem failovers=%d\n\n" % call.outcome.failovers
             item = item[: -len(DONE)] + note + DONE
         await client.send(item, more=more)
-    if more:
-        await client.send(b"", more=False)
+        item = await anext(items, None)
 
 
 # The relay's word for it -> the outcome that metrics and logs know.

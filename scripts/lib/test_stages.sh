@@ -106,6 +106,7 @@ stage_integration() {
   local code=0 first=0
   need_instance
   tests "$integration_limit" tests/integration/faults --numprocesses 2 || first=$?
+  case $first in 2 | 124 | 130 | 137 | 143) return "$first" ;; esac # interrupted
   tests "$integration_limit" tests/integration --ignore tests/integration/faults || code=$?
   [[ $first == 5 && ${#pytest_arguments[@]} -gt 0 && $code == 0 ]] && first=0
   [[ $code == 5 && ${#pytest_arguments[@]} -gt 0 && $first == 0 ]] && code=0

@@ -69,16 +69,20 @@ def _add(seen: Read, choice: dict[str, Any]) -> None:
 
 @dataclass
 class Client:
-    """Takes what a server would send; does not, while it is told to be slow."""
+    """Takes what a server would send, once the response has begun; does not, while it is told to be
+    slow."""
 
     got: bytes = b""
     sends: int = 0
+    begun: bool = False
     taking: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.taking.set()
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
+        if not self.begun:
+            raise RuntimeError("Expected ASGI message 'http.response.start'")
         if not self.taking.is_set():
             await self.taking.wait()
         self.got += message["body"]
@@ -125,6 +129,7 @@ class Bench:
         with_pen = stream if pen and each is None else None
         async with aclosing(stream), aclosing(self.relay.stream(call, with_pen)) as items:
             async for item in items:
+                client.begun = True
                 await stream.send(item)
                 if each is not None:
                     each(call, item)

@@ -28,7 +28,7 @@ HANG_GAP = 8.0 + DEATH_GAP
 # Questions asked at a time in peace, to compare.
 TOGETHER = 16
 # float32 on both engines: what may differ is rounding in batches of another size.
-SAME_SHARE = 0.99
+SAME_SHARE = 0.95
 
 pytestmark = pytest.mark.timeout(900)
 

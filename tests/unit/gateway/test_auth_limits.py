@@ -165,6 +165,19 @@ async def test_what_is_on_the_way_to_redis_counts(pause: float) -> None:
         assert passed == 15, store
 
 
+async def test_what_redis_was_not_told_is_told_later() -> None:
+    """It fails while half a burst waits to be told, and comes back empty: one burst in all."""
+    clock, redis = Clock(), ReadsOnly(Clock())
+    redis.clock = clock
+    limits = Limits(redis, 60, clock)
+    passed = sum(isinstance(one, Allowance) for one in await _some(limits))
+    await limits.settle()
+    limits._redis = FakeRedis(clock)
+    for _ in range(6):
+        passed += sum(isinstance(one, Allowance) for one in await _some(limits))
+    assert passed == 15
+
+
 async def _some(limits: Limits) -> list[object]:
     checks = (limits.check("alice") for _ in range(5))
     return list(await asyncio.gather(*checks, return_exceptions=True))

@@ -72,9 +72,17 @@ async def test_nothing_is_written_to_a_client_that_has_left() -> None:
     wire = Wire()
     cycle = await _begun(wire)
     stream = ClientStream(cycle.send)  # type: ignore[arg-type]
+    await stream.send(b"first")
     cycle.disconnected = True
     stream.write(b"piece")
-    assert wire.written == [] and stream.ready
+    assert wire.written == [b"5\r\nfirst\r\n"] and stream.ready
+
+
+async def test_it_is_not_ready_before_the_response_has_begun() -> None:
+    stream = ClientStream((await _begun(Wire())).send)  # type: ignore[arg-type]
+    assert not stream.ready
+    await stream.send(b"first")
+    assert stream.ready
 
 
 async def test_a_write_that_fails_is_told_to_the_next_who_sends() -> None:

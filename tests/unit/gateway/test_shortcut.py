@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
+from gateway.answer import COMPLETIONS
 from gateway.client_stream import ClientStream
 from gateway.relay import Call
 from tests.fakes.engine import FakeEngine, Fault
@@ -21,6 +22,7 @@ async def carry(b: Bench, client: Client, call: Call) -> int:
     stream, pieces = ClientStream(client.send), 0
     async with aclosing(stream), aclosing(b.relay.stream(call, stream)) as items:
         async for item in items:
+            client.begun = True
             pieces += 1
             await stream.send(item)
     return pieces
@@ -34,6 +36,16 @@ async def test_most_events_do_not_wake_the_reader() -> None:
     assert long_way <= 20
     assert client.sends > 5 * long_way
     assert call.outcome.completion_tokens == len(PIECES)
+
+
+async def test_nothing_is_written_before_the_response_begins() -> None:
+    """A letter of four tokens comes first: three events without text, and the shape is known."""
+    pieces = [bytes([byte]) for byte in "🚣".encode()] + PIECES[:40]
+    body = {"model": "m", "prompt": "hi", "stream": True, "max_tokens": len(pieces)}
+    client, call = Client(), Call(COMPLETIONS, body, "request-1")
+    async with bench(FakeEngine(pieces, name="a", drip=0.02)) as b:
+        await carry(b, client, call)
+    assert read(client.got).text == b"".join(pieces).decode()
 
 
 async def test_a_slow_client_gets_everything_in_order() -> None:
