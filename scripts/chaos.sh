@@ -24,11 +24,11 @@ main() {
   [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { usage; exit 0; }
   known_options "--yes --list --write-readme" "--streams --tokens --soak" "$@"
   if [[ " $* " != *" --list "* ]]; then
-    if [[ " $* " == *" --yes "* ]]; then
-      (want_programs iptables:iptables) || warn "without iptables no network is cut"
-    fi
     [[ " $* " == *" --yes "* || " $* " == *" --soak "* ]] && ensure_instance "$@"
     find_instance
+    if [[ $mode == try && " $* " == *" --yes "* ]]; then
+      (want_programs iptables:iptables) || warn "without iptables no network is cut"
+    fi
     take_lock operate
     use_instance_address
     export TANDEM_MODE=$mode TANDEM_LOCK_HELD=operate

@@ -16,7 +16,7 @@ CHAOS_SECONDS = 560
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("fault", ["drain-engine", "stop-worker"])
+@pytest.mark.parametrize("fault", ["drain-engine", "kill-redis", "stop-worker"])
 def test_nobody_loses_an_answer(tandem: Tandem, fault: str) -> None:
     done = operate(tandem, "chaos.sh", *SMALL, fault, seconds=CHAOS_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
