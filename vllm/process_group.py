@@ -12,9 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import niceness
+
 GONE_SECONDS = 10.0
 # What vLLM calls the processes under its API server: the engine core and the workers.
 PART = "VLLM::"
+# The kernel's mark of a process on its way out (PF_EXITING, include/linux/sched.h). A large one
+# frees its memory for a tenth of a second before it is a zombie, and only then its sockets close.
+EXITING = 0x4
 
 
 def members(group: int) -> list[int]:
@@ -76,18 +81,18 @@ def _name(pid: int) -> str:
 
 
 def _is_dead(pid: int, started: int) -> bool:
-    """Gone, a zombie, or another process under the same number."""
+    """Gone, on its way out, or another process under the same number."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
         return True
-    return fields[0] in "ZX" or int(fields[19]) != started
+    return fields[0] in "ZX" or bool(int(fields[6]) & EXITING) or int(fields[19]) != started
 
 
 class Group:
-    """The API server and everything that it starts."""
+    """The API server and everything that it starts; `nice`, as niceness.py says."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], nice: int = 0) -> None:
         self._leader = subprocess.Popen(
             command,
             env=environment,
@@ -95,7 +100,11 @@ class Group:
             start_new_session=True,
         )
         self.pid = self._leader.pid
-        self._mark = f"{self.pid} {_started(self.pid)}"
+        self._nice = nice
+        if nice:
+            niceness.stand_back(self.pid, nice)
+        self._began = _started(self.pid)
+        self._mark = f"{self.pid} {self._began}"
         self._parts: dict[int, tuple[int, str]] = {}
 
     def remember(self, file: Path) -> None:
@@ -103,8 +112,13 @@ class Group:
         file.write_text(self._mark)
 
     def ended(self) -> int | None:
-        """The leader's exit status once it ended; a signal's number is negative."""
-        return self._leader.poll()
+        """The leader's exit status once it ends; a signal's number is negative.
+
+        Its callers learn of it when its sockets close, so nothing of the engine may then keep it
+        from the processor: the rest is killed."""
+        if self._leader.poll() is None and _is_dead(self.pid, self._began):
+            self.kill()
+        return self._leader.returncode
 
     def know_parts(self) -> None:
         """Remember the processes without which the engine is dead; to be called once it runs."""
@@ -130,5 +144,8 @@ class Group:
 
     def kill(self) -> None:
         """Nothing of the group is left afterwards."""
+        if self._nice:
+            for pid in (self.pid, *self._parts):
+                niceness.hurry(pid)
         kill_group(self.pid)
         self._leader.wait(GONE_SECONDS)

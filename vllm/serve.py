@@ -75,8 +75,10 @@ class Plan:
     )
     settled: float = field(default_factory=lambda: _number("SETTLED_SECONDS", 60))
     gpu_free: float = field(default_factory=lambda: _number("GPU_FREE_SECONDS", 60))
-    # Where engines share their cores: the callers of a dead one move before the next start.
+    # Where engines share their cores: the callers of a dead one move before the next start, and
+    # what carries answers goes before what computes them.
     rest: float = field(default_factory=lambda: _number("REST_SECONDS", 0))
+    nice: int = field(default_factory=lambda: int(_number("ENGINE_NICE", 0)))
 
     def command(self) -> list[str]:
         """The engine's command line; -P keeps the working directory out of the imports."""
@@ -183,7 +185,7 @@ class Service:
     def _live(self) -> int:
         before = self._count.failed
         self._count.began()
-        group = self._group = Group(self._plan.command(), self._plan.environment())
+        group = self._group = Group(self._plan.command(), self._plan.environment(), self._plan.nice)
         group.remember(self._group_file)
         dog = Watchdog(EngineHttp(self._plan.port, limits().timeout), limits(), self._end_hung)
         dog.start()
