@@ -126,9 +126,9 @@ engine() {
   read -ra more <<<"${TRY_ENGINE_ARGS:-}" # further arguments of vLLM, for chaos.sh --soak
   local variables="ENGINE_HOST=127.0.0.1|ENGINE_PORT=$2|MODEL_PATH=$model|STATE_DIR=$try_dir/engines"
   # Tests kill engines: one that has answered for a moment is no failed start. And engines compute
-  # on the cores that the door and the gateways need in time: they stand back a little.
-  variables+="|SETTLED_SECONDS=5|REST_SECONDS=3|ENGINE_NICE=5"
-  variables+="|PYTHONPATH=$root/vllm/shared_cores"
+  # on the cores that the door and the gateways need in time: they stand back.
+  variables+="|SETTLED_SECONDS=5|REST_SECONDS=3|ENGINE_NICE=10"
+  variables+="|PYTHONPATH=$root/vllm/shared_cores:$root/vllm/cpu_plugin"
   program "$1" 200 60 "$variables" \
     "$vllm_python" "$root/vllm/serve.py" --profile "$root/vllm/profiles/tiny.yaml" --name "$1" "${more[@]}"
 }

@@ -26,6 +26,8 @@ WHOLE_SECONDS = 400.0
 SETTLE_SECONDS = 3.0
 # A fault whose silence has not begun by then is not its cause.
 EFFECT_SECONDS = 1.0
+SAMPLED_EACH = 4
+TEMPERATURE = 0.8
 
 
 @dataclass
@@ -71,12 +73,23 @@ class Tape:
                 yield at, line.rstrip(b"\r").decode()
 
 
+def is_sampled(number: int) -> bool:
+    return number % SAMPLED_EACH == SAMPLED_EACH - 1
+
+
+def crowd_question(number: int, model: str, tokens: int) -> dict[str, object]:
+    """Greedy, but for each fourth, which is sampled with a seed of its own."""
+    temperature = TEMPERATURE if is_sampled(number) else 0
+    return {**question(number, model, tokens), "temperature": temperature}
+
+
 class Crowd:
-    """Greedy questions, `streams` of them, each with an answer of exactly `tokens` tokens."""
+    """`streams` questions, each with an answer of exactly `tokens` tokens."""
 
     def __init__(self, tandem: Tandem, streams: int, tokens: int) -> None:
         self._tandem = tandem
-        self._tapes = [Tape(question(number, tandem.model, tokens)) for number in range(streams)]
+        asked = [crowd_question(number, tandem.model, tokens) for number in range(streams)]
+        self._tapes = [Tape(one) for one in asked]
         self.fault_at = 0.0
 
     async def run(self, fault: Callable[[], object], more: int = 0) -> list[Answer]:
