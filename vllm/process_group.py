@@ -18,7 +18,7 @@ GONE_SECONDS = 10.0
 # What vLLM calls the processes under its API server: the engine core and the workers.
 PART = "VLLM::"
 # The kernel's mark of a process on its way out (PF_EXITING, include/linux/sched.h). A large one
-# frees its memory for a tenth of a second before it is a zombie, and only then its sockets close.
+# first frees its memory, for a tenth of a second; then its sockets close; then it is a zombie.
 EXITING = 0x4
 
 
@@ -41,15 +41,17 @@ def members(group: int) -> list[int]:
 def kill_group(group: int) -> bool:
     """SIGKILL to all of it; whether it was gone in time."""
     end = time.monotonic() + GONE_SECONDS
-    while members(group):
+    while True:
         try:
+            # Before any look: a process whose main thread has ended looks like a zombie.
             os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:
+            return True
+        if not members(group):
             return True
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
-    return True
 
 
 def kill_leftovers(file: Path, say: Callable[[str], None]) -> None:
@@ -142,10 +144,13 @@ class Group:
             return False
         return True
 
-    def kill(self) -> None:
-        """Nothing of the group is left afterwards."""
-        if self._nice:
-            for pid in (self.pid, *self._parts):
-                niceness.hurry(pid)
-        kill_group(self.pid)
-        self._leader.wait(GONE_SECONDS)
+    def kill(self) -> bool:
+        """Whether nothing of the group is left; a process in a driver's call may not go in time."""
+        if self._nice and self._leader.poll() is None:
+            niceness.hurry(self.pid)
+        gone = kill_group(self.pid)
+        try:
+            self._leader.wait(GONE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return gone

@@ -193,8 +193,8 @@ class Service:
             return self._wait(group, dog, before)
         finally:
             dog.stand_down()
-            group.kill()
-            self._group_file.unlink(missing_ok=True)
+            if group.kill():
+                self._group_file.unlink(missing_ok=True)  # else the next life tries again
             self._stop.wait(self._plan.rest)
 
     def _wait(self, group: Group, dog: Watchdog, before: int) -> int:

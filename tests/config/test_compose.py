@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -160,4 +161,9 @@ def test_engines_on_a_cpu_have_the_plugin_for_it() -> None:
     on_cpu = yaml.safe_load(text)["services"]
     for engine in ENGINES:
         place = Path(on_cpu[engine]["environment"]["PYTHONPATH"])
-        assert (ROOT / place.relative_to("/opt/tandem") / "seeds_on_cpu.py").is_file()
+        folder = ROOT / place.relative_to("/opt/tandem")
+        (plugin,) = metadata.distributions(path=[str(folder)])
+        (entry,) = plugin.entry_points
+        assert entry.group == "vllm.general_plugins"
+        code = (folder / f"{entry.module}.py").read_text()
+        assert f"def {entry.attr}() -> None:" in code

@@ -97,7 +97,7 @@ async def test_killed(
     await check(tandem, crowd, answers, DEATH_GAP)
     await asyncio.to_thread(tandem.wait_healthy)
     greedy, sampled = await same_as_unbroken(tandem, answers, peaceful)
-    # A sampled answer goes on with the same seed, but the dice fall anew from the seam.
+    # A sampled answer goes on with a seed made for the seam, so other words follow.
     print(
         f"with the ids of the unbroken answer: {sum(greedy)} of {len(greedy)} greedy ones that "
         f"moved (float32), {sum(sampled)} of {len(sampled)} seeded ones"

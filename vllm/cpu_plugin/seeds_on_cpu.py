@@ -14,10 +14,10 @@ import torch
 
 
 class SeededGenerator(torch.Generator):
-    """A generator whose last draws can be taken back while all of them were for nothing.
+    """A generator that can take back its first draw, made before the prompt had been read.
 
-    That is so until the prompt has been read. Only a request that was preempted half-way is read
-    once more after real draws; it then goes on with the first numbers of its seed.
+    A request that was preempted half-way is read once more, after real draws. It goes on with
+    what follows them: its first numbers again would make its first words likely again.
     """
 
     def get_offset(self) -> int:
@@ -25,11 +25,18 @@ class SeededGenerator(torch.Generator):
         return super().get_offset() if self.device.type != "cpu" else 0
 
     def set_offset(self, offset: int) -> None:
-        """On a CPU: back to the seed, whatever the offset."""
+        """On a CPU: back to the seed, if there was no draw but the one to forget."""
         if self.device.type != "cpu":
             super().set_offset(offset)
-        else:
+        elif torch.equal(self.get_state(), _after_one_draw(self.initial_seed())):
             self.manual_seed(self.initial_seed())
+
+
+def _after_one_draw(seed: int) -> torch.Tensor:
+    """The state after what vLLM draws for a token (v1/sample/ops/topk_topp_sampler.py)."""
+    fresh = SeededGenerator(device="cpu").manual_seed(seed)
+    torch.randint(0, 2**31, (1,), generator=fresh, dtype=torch.long)
+    return fresh.get_state()
 
 
 def register() -> None:

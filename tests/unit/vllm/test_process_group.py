@@ -31,6 +31,12 @@ def started() -> Iterator[list[object]]:
         group.kill()
 
 
+def niceness_of_session(pid: int) -> int | None:
+    """None on a kernel without autogroups."""
+    session = Path(f"/proc/{pid}/autogroup")
+    return int(session.read_text().rpartition(" ")[2]) if session.exists() else None
+
+
 def start(started: list[object], code: str, nice: int = 0):
     from process_group import Group
 
@@ -38,8 +44,11 @@ def start(started: list[object], code: str, nice: int = 0):
     return started[-1]
 
 
-def test_the_end_of_the_leader_is_seen_when_it_begins(started: list[object]) -> None:
-    group = start(started, HALF_GONE)
+@pytest.mark.parametrize("alone", [False, True], ids=["with a child", "alone"])
+def test_the_end_of_the_leader_is_seen_when_it_begins(started: list[object], alone: bool) -> None:
+    lines = HALF_GONE.strip().splitlines()
+    code = "\n".join(line for line in lines if not (alone and "child" in line))
+    group = start(started, code)
     assert until(lambda: group.ended() is not None)
     from process_group import members
 
@@ -75,9 +84,7 @@ def test_an_engine_on_shared_cores_stands_back_with_all_that_it_starts(
 
     until(lambda: len(members(group.pid)) == 2)
     assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in members(group.pid)] == [5, 5]
-    session = Path(f"/proc/{group.pid}/autogroup")
-    if session.exists():  # a kernel without autogroups has no such file
-        assert session.read_text().endswith("nice 5\n")
+    assert niceness_of_session(group.pid) in (5, None)
 
 
 def test_alone_on_its_cores_it_does_not(started: list[object]) -> None:
@@ -85,24 +92,23 @@ def test_alone_on_its_cores_it_does_not(started: list[object]) -> None:
     assert os.getpriority(os.PRIO_PROCESS, group.pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def test_the_dying_are_not_held_up() -> None:
-    """Nothing but the session's own niceness can be taken back without privileges."""
+def test_the_dying_are_not_held_up(started: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     import niceness
 
-    idle = subprocess.Popen([sys.executable, "-c", IDLE], start_new_session=True)
-    try:
-        niceness.stand_back(idle.pid, 5)
-        session = Path(f"/proc/{idle.pid}/autogroup")
+    group = start(started, IDLE, nice=5)
+    before = niceness_of_session(group.pid)
+    meanwhile: list[int | None] = []
+    hurry = niceness.hurry
 
-        def taken_back() -> bool:
-            niceness.hurry(idle.pid)  # without privileges the kernel takes ten of these a second
-            return not session.exists() or session.read_text().endswith("nice 0\n")
+    def seen(leader: int) -> None:
+        hurry(leader)
+        meanwhile.append(niceness_of_session(leader))
 
-        until(taken_back)
-        assert alive(idle.pid)
-    finally:
-        idle.kill()
-        idle.wait(PATIENCE)
+    monkeypatch.setattr(niceness, "hurry", seen)
+    assert group.kill()
+    assert (before, *meanwhile) in ((5, 0), (None, None))
+    assert group.kill(), "and once more, when it has gone"
+    assert len(meanwhile) == 1
 
 
 def test_nothing_is_said_of_a_process_that_has_gone() -> None:

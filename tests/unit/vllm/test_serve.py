@@ -119,6 +119,12 @@ def test_gpu_memory_is_waited_for_until_the_deadline(serve: Start, tmp_path) -> 
     assert "GPU memory is still in use ([20000] MiB)" in life.log
 
 
+def test_an_engine_stands_back_where_it_is_told_to(serve: Start) -> None:
+    life = serve(ENGINE_NICE="5")
+    life.wait_healthy()
+    assert os.getpriority(os.PRIO_PROCESS, life.worker()) == 5
+
+
 def test_a_profile_sets_the_environment_and_what_is_set_wins(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
