@@ -79,8 +79,11 @@ def is_sampled(number: int) -> bool:
 
 def crowd_question(number: int, model: str, tokens: int) -> dict[str, object]:
     """Greedy, but for each fourth, which is sampled with a seed of its own."""
-    temperature = TEMPERATURE if is_sampled(number) else 0
-    return {**question(number, model, tokens), "temperature": temperature}
+    asked = question(number, model, tokens)
+    if is_sampled(number):
+        # Random weights now and then say a special token; /detokenize spells it, too.
+        asked |= {"temperature": TEMPERATURE, "skip_special_tokens": False}
+    return asked
 
 
 class Crowd:
