@@ -75,9 +75,9 @@ class Plan:
     )
     settled: float = field(default_factory=lambda: _number("SETTLED_SECONDS", 60))
     gpu_free: float = field(default_factory=lambda: _number("GPU_FREE_SECONDS", 60))
-    # Where engines share their cores: the callers of a dead one move before the next start, and
-    # what carries answers goes before what computes them.
+    # Where engines share their cores: the callers of a dead one move before the next start,
     rest: float = field(default_factory=lambda: _number("REST_SECONDS", 0))
+    # and what carries answers goes before what computes them (niceness.py).
     nice: int = field(default_factory=lambda: int(_number("ENGINE_NICE", 0)))
 
     def command(self) -> list[str]:

@@ -21,7 +21,7 @@ class SeededGenerator(torch.Generator):
     """
 
     def get_offset(self) -> int:
-        """What set_offset() is given back, less the draws to forget; a CPU has no count."""
+        """vLLM hands it to set_offset(), less the draw to forget; a CPU has no count."""
         return super().get_offset() if self.device.type != "cpu" else 0
 
     def set_offset(self, offset: int) -> None:
