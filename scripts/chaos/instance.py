@@ -80,20 +80,20 @@ class Instance:
 
     def overview(self, gateway: str) -> dict[str, Any]:
         """What one gateway sees. In try mode it is asked itself: no program is started for it."""
-        if self._base is not None:
-            return self._ask(self._base + GATEWAY_PORTS[gateway])
-        said = self.call("in_gateway", gateway, "gateway.admin", "status", "--json")
-        seen: dict[str, Any] = json.loads(said)["gateway"] or {}
+        try:
+            if self._base is not None:
+                return self._ask(self._base + GATEWAY_PORTS[gateway])
+            said = self.call("in_gateway", gateway, "gateway.admin", "status", "--json")
+            seen: dict[str, Any] = json.loads(said)["gateway"] or {}
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"no answer ({error})") from error
         return seen
 
     @staticmethod
     def _ask(port: int) -> dict[str, Any]:
         address = f"http://127.0.0.1:{port}/internal/engines"
-        try:
-            with urllib.request.urlopen(address, timeout=ASK_SECONDS) as answer:
-                seen: dict[str, Any] = json.load(answer)
-        except OSError as error:
-            raise RuntimeError(f"no answer ({error})") from error
+        with urllib.request.urlopen(address, timeout=ASK_SECONDS) as answer:
+            seen: dict[str, Any] = json.load(answer)
         return seen
 
     def faults_seen(self) -> list[str]:
@@ -102,7 +102,7 @@ class Instance:
         for gateway in GATEWAYS:
             try:
                 engines = self.overview(gateway).get("engines", [])
-            except (RuntimeError, ValueError) as error:
+            except RuntimeError as error:
                 bad.append(f"{gateway}: {error}")
                 continue
             if not engines:
@@ -124,6 +124,19 @@ class Instance:
             if time.monotonic() - began > seconds:
                 raise RuntimeError("not healed: " + "; ".join(bad))
             time.sleep(LOOK_SECONDS)
+
+    def wait_busy(self, seconds: float) -> None:
+        """Until every engine carries answers: a fault that hits nobody proves nothing."""
+        deadline = time.monotonic() + seconds
+        while idle := self._idle_engines():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no answers run on {', '.join(idle)}")
+            time.sleep(0.1)
+
+    def _idle_engines(self) -> list[str]:
+        seen = [one for name in GATEWAYS for one in self.overview(name).get("engines", [])]
+        busy = {one["name"] for one in seen if one["in_flight"]}
+        return [engine for engine in ENGINES if engine not in busy]
 
     def mend(self) -> None:
         """Start every part anew that a fault may have left behind; the door stays."""

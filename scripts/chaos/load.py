@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -200,7 +201,9 @@ class Load:
         self._tokens = tokens
         self._pause = pause
         self._most = streams
-        self._number = 0
+        # Conversations that no load had before: those would go where the last fault left them, and
+        # the next one might find nobody on the engine that it breaks.
+        self._number = 1000 * secrets.randbelow(1_000_000)
         self._tasks: list[asyncio.Task[None]] = []
         self._client = service.client()
         self.answers: list[Answer] = []

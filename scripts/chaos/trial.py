@@ -17,6 +17,7 @@ from scripts.chaos.load import Load, Service, misspelt
 
 # Answers are well under way before the fault, and go on for a while after it.
 BEFORE_SECONDS = 3.0
+BUSY_SECONDS = 20.0
 AFTER_SECONDS = 6.0
 # While a dead part loads, and a moment longer, so many callers go on.
 CALM_CALLERS = 2
@@ -56,6 +57,7 @@ async def trial(
 async def _under(load: Load, instance: Instance, fault: Fault) -> float:
     """Do it while callers read, and wait until all is well again; how long both took."""
     await asyncio.sleep(BEFORE_SECONDS)
+    await asyncio.to_thread(instance.wait_busy, BUSY_SECONDS)
     before = await asyncio.to_thread(instance.pids, fault.renews)
     began = time.monotonic()
     await asyncio.to_thread(fault.inject, instance)

@@ -185,6 +185,26 @@ async def test_callers_go_on_until_stopped_and_all_answers_count(
     assert load.running == 0
 
 
+class Asked(Load):
+    """Callers whose answers come at once."""
+
+    async def ask(self, asked: dict[str, Any], answer: Answer) -> None:
+        assert asked["seed"] == answer.number
+        await asyncio.sleep(0)
+
+
+async def test_the_next_load_has_conversations_of_its_own() -> None:
+    """Those of the one before live where its fault left them: all on one engine."""
+    asked: list[set[int]] = []
+    for _ in range(2):
+        load = Asked(Service("http://service", "key", "", "model"), streams=2, tokens=TOKENS)
+        await load.start()
+        while len(load.answers) < 10:
+            await asyncio.sleep(0)
+        asked.append({answer.number for answer in await load.stop()})
+    assert asked[0].isdisjoint(asked[1])
+
+
 async def test_a_row_counts_each_kind() -> None:
     answers = [
         await heard(*WHOLE),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from scripts.chaos import trial as subject
 from scripts.chaos.faults import CannotInject, Fault
-from scripts.chaos.instance import Instance
+from scripts.chaos.instance import ENGINES, Instance
 from scripts.chaos.load import Answer, Load, Service
 from scripts.chaos.report import Row
 from scripts.chaos.words import HEAD
@@ -17,12 +18,16 @@ WHERE = Service("http://service", "key", "", "model")
 
 
 class FakeInstance(Instance):
-    """Healthy, unless told that it is not for so many looks."""
+    """Healthy, unless told that it is not for so many looks; answers run on the busy engines."""
 
-    def __init__(self, sick: int = 0) -> None:
+    def __init__(self, sick: int = 0, busy: tuple[str, ...] = ENGINES) -> None:
         super().__init__("try")
         self.sick = sick
+        self.busy = busy
         self.mended = 0
+
+    def overview(self, gateway: str) -> dict[str, Any]:
+        return {"engines": [{"name": name, "in_flight": name in self.busy} for name in ENGINES]}
 
     def pids(self, parts: tuple[str, ...]) -> dict[str, int]:
         return {}
@@ -57,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Service, "client", lambda self: None)
     monkeypatch.setattr(subject, "misspelt", none)
-    for name in ("BEFORE_SECONDS", "AFTER_SECONDS", "HEALED_SECONDS"):
+    for name in ("BEFORE_SECONDS", "BUSY_SECONDS", "AFTER_SECONDS", "HEALED_SECONDS"):
         monkeypatch.setattr(subject, name, 0.0)
 
 
@@ -87,6 +92,13 @@ async def test_a_tool_that_fails_is_a_lost_row_with_its_words() -> None:
     row = await tried(FakeInstance(), inject)
     assert row.verdict == "LOST" and row.complaints[0] == "rollout.sh: not done within 600 s"
     assert row.streams == 1, "the answers of its callers count all the same"
+
+
+async def test_a_fault_that_would_hit_nobody_is_not_injected() -> None:
+    injected: list[Instance] = []
+    row = await tried(FakeInstance(busy=("vllm-b",)), injected.append)
+    assert row.verdict == "LOST" and row.complaints[0] == "no answers run on vllm-a"
+    assert injected == []
 
 
 async def test_what_does_not_heal_is_mended_before_the_next_fault() -> None:
