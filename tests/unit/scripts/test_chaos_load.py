@@ -188,8 +188,12 @@ async def test_callers_go_on_until_stopped_and_all_answers_count(
 class Asked(Load):
     """Callers whose answers come at once."""
 
+    enough: asyncio.Event
+
     async def ask(self, asked: dict[str, Any], answer: Answer) -> None:
         assert asked["seed"] == answer.number
+        if len(self.answers) >= 10:
+            self.enough.set()
         await asyncio.sleep(0)
 
 
@@ -198,9 +202,9 @@ async def test_the_next_load_has_conversations_of_its_own() -> None:
     asked: list[set[int]] = []
     for _ in range(2):
         load = Asked(Service("http://service", "key", "", "model"), streams=2, tokens=TOKENS)
+        load.enough = asyncio.Event()
         await load.start()
-        while len(load.answers) < 10:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(load.enough.wait(), 60)
         asked.append({answer.number for answer in await load.stop()})
     assert asked[0].isdisjoint(asked[1])
 
