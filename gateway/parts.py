@@ -37,3 +37,10 @@ class Parts:
     sessions: SessionStore
     counter: ContextCounter
     chat_turn: ChatTurn
+
+    def count_tokens(self, caller_id: str, prompt: int, completion: int) -> None:
+        """Once for each answered request, whoever answered it."""
+        tokens, metrics = self.metrics.tokens, self.metrics
+        metrics.of(tokens, "prompt", caller_id).inc(prompt)
+        metrics.of(tokens, "completion", caller_id).inc(completion)
+        self.usage.count(caller_id, prompt, completion)

@@ -135,9 +135,7 @@ class Chat:
         if answer.ttft is not None:
             line.ttft = answer.ttft
             metrics.ttft.observe(answer.ttft)
-        metrics.tokens.labels("prompt", caller.id).inc(answer.prompt_tokens)
-        metrics.tokens.labels("completion", caller.id).inc(answer.completion_tokens)
-        self._parts.usage.count(caller.id, answer.prompt_tokens, answer.completion_tokens)
+        self._parts.count_tokens(caller.id, answer.prompt_tokens, answer.completion_tokens)
 
 
 class Events:

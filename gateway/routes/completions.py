@@ -141,10 +141,7 @@ class Completions:
             line.ttft = waited + answer.ttft
             metrics.ttft.observe(line.ttft)
         if answer.engine:
-            tokens = metrics.tokens
-            metrics.of(tokens, "prompt", caller.id).inc(answer.prompt_tokens)
-            metrics.of(tokens, "completion", caller.id).inc(answer.completion_tokens)
-            self._parts.usage.count(caller.id, answer.prompt_tokens, answer.completion_tokens)
+            self._parts.count_tokens(caller.id, answer.prompt_tokens, answer.completion_tokens)
 
 
 async def _send_all(

@@ -7,6 +7,7 @@ an error event. Not here: completions, which go on across engines (completions.p
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -19,9 +20,11 @@ from gateway.body import read_body
 from gateway.client_watch import ClientGone, ClientWatch
 from gateway.engines import affinity_key
 from gateway.errors import TandemError
+from gateway.logs import RequestLog
 from gateway.parts import Parts
 from gateway.pass_through import Passed, PassThrough
 from gateway.schemas import check_passed, parse_json_object
+from gateway.told_usage import ToldUsage
 
 ANSWERS = ("/v1/messages", "/v1/responses")
 COUNTS = ("/tokenize", "/detokenize")
@@ -65,28 +68,32 @@ class Messages:
         headers: list[tuple[bytes, bytes]],
         send: Send,
     ) -> None:
-        if self._path in COUNTS:
-            await self._pass(scope, body, headers, send)
-            return
-        async with self._parts.admission.enter(caller.id):
-            await self._pass(scope, body, headers, send)
-        self._parts.usage.count(caller.id, 0, 0)
-
-    async def _pass(
-        self, scope: Scope, body: dict[str, Any], headers: list[tuple[bytes, bytes]], send: Send
-    ) -> None:
-        line = scope["tandem.log"]
         named = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         passed = Passed(self._path, orjson.dumps(body), affinity_key(named, body))
-        async with aclosing(self._through.stream(passed)) as pieces:
+        if self._path in COUNTS:
+            await self._pass(scope, passed, None, headers, send)
+            return
+        told = ToldUsage()
+        try:
+            async with self._parts.admission.enter(caller.id):
+                await self._pass(scope, passed, told, headers, send)
+        finally:
+            self._settle(scope["tandem.log"], caller, passed, told)
+
+    async def _pass(
+        self,
+        scope: Scope,
+        passed: Passed,
+        told: ToldUsage | None,
+        headers: list[tuple[bytes, bytes]],
+        send: Send,
+    ) -> None:
+        line: RequestLog = scope["tandem.log"]
+        async with aclosing(_read(self._through.stream(passed), told)) as pieces:
             first = await anext(pieces, b"")
             line.engine = passed.engine
-            told = [
-                (b"content-type", passed.content_type.encode("latin-1")),
-                (b"x-tandem-engine", passed.engine.encode()),
-                *headers,
-            ]
-            await send({"type": "http.response.start", "status": passed.status, "headers": told})
+            start = {"type": "http.response.start", "status": passed.status}
+            await send({**start, "headers": [*_named(passed), *headers]})
             await send({"type": "http.response.body", "body": first, "more_body": True})
             try:
                 async for piece in pieces:
@@ -99,6 +106,30 @@ class Messages:
                 line.outcome = "stream_aborted" if self._parts.lifecycle.out_of_time else ""
                 raise
         await send({"type": "http.response.body", "body": b""})
+
+    def _settle(self, line: RequestLog, caller: Caller, passed: Passed, told: ToldUsage) -> None:
+        """Once for each request that an engine answered, to its end or not."""
+        if passed.engine:
+            line.prompt_tokens, line.completion_tokens = told.prompt_tokens, told.completion_tokens
+            self._parts.count_tokens(caller.id, told.prompt_tokens, told.completion_tokens)
+
+
+def _named(passed: Passed) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", passed.content_type.encode("latin-1")),
+        (b"x-tandem-engine", passed.engine.encode()),
+    ]
+
+
+async def _read(pieces: AsyncGenerator[bytes], told: ToldUsage | None) -> AsyncGenerator[bytes]:
+    """The same pieces; what they say of tokens is noted."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if told is not None:
+                told.feed(piece)
+            yield piece
+    if told is not None:
+        told.end()
 
 
 async def _last_words(passed: Passed, error: TandemError, send: Send) -> None:
