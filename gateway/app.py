@@ -26,6 +26,7 @@ from gateway.auth import KeyRing
 from gateway.chat_turn import ChatTurn
 from gateway.context_counter import ContextCounter
 from gateway.engine_client import EngineClient
+from gateway.engine_verdict import hang_seconds
 from gateway.engines import EnginePool
 from gateway.front import front
 from gateway.health_watch import HealthWatch
@@ -150,6 +151,7 @@ async def _life(parts: Parts, store: Any, client: EngineClient) -> AsyncIterator
         time.monotonic,
         parts.metrics,
         model=parts.settings.model_name,
+        hang=hang_seconds(parts.settings.stall_seconds),
     )
     loop_watch = LoopWatch(parts.settings.loop_stall_seconds)
     loop_watch.start()

@@ -13,9 +13,8 @@ from gateway.ejection import Outcome
 from gateway.engine import Engine, EngineState
 from gateway.engine_probe import Answer, Look, Reading
 
-#: The budget from a hang to its streams' move is 8 s: up to 1 s until the next look, this, and a
-#: look more. The longest honest step, 4096 tokens at the end of a 128K prompt, is reckoned at 2 s.
-HANG_SECONDS = 6.0
+#: Of the time from a hang to its streams' move: up to 1 s until the next look, and a look more.
+LOOKS_SECONDS = 2.0
 SUSPECT_MISSES = 2
 DOWN_MISSES = 3
 GOOD_TO_RETURN = 2
@@ -26,6 +25,18 @@ CANARY_FAILURES = 2
 FORGIVEN_LATENESS = 3
 
 _NEVER = float("-inf")
+
+
+def hang_seconds(stall_seconds: float) -> float:
+    """How long an engine with work may make no step, so that its streams move within that time.
+
+    8 s leave 6; the longest honest step of a GPU, 4096 tokens at the end of a 128K prompt, is
+    reckoned at 2. On few CPU cores a step takes longer, and STALL_SECONDS has to be more.
+    """
+    return max(stall_seconds - LOOKS_SECONDS, stall_seconds / 2)
+
+
+HANG_SECONDS = hang_seconds(8.0)
 
 
 class Verdict:

@@ -22,7 +22,7 @@ from gateway.engine_probe import (
     EngineProbe,
     ProbeClient,
 )
-from gateway.engine_verdict import Verdict
+from gateway.engine_verdict import HANG_SECONDS, Verdict
 from gateway.engines import EnginePool
 from gateway.loop_lag import LoopLag
 
@@ -62,7 +62,9 @@ class HealthWatch:
         metrics: WatchMetrics,
         *,
         model: str,
+        hang: float = HANG_SECONDS,
     ) -> None:
+        """`interval` and `hang` in seconds: between two looks; without a step, work there being."""
         self._pool = pool
         self._redis = redis
         self._interval = interval
@@ -70,7 +72,7 @@ class HealthWatch:
         self._metrics = metrics
         self._lag = LoopLag(clock)
         self._probe = EngineProbe(client, model, clock, self._lag)
-        self._verdicts = {engine.name: Verdict(engine, clock) for engine in pool.engines}
+        self._verdicts = {engine.name: Verdict(engine, clock, hang) for engine in pool.engines}
         self._looked_at = {engine.name: clock() for engine in pool.engines}
         self._redis_away = False
         pool.on_change(self._show)

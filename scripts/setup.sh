@@ -97,13 +97,21 @@ write_settings() {
   [[ -f $root/.env ]] && cp "$root/.env" "$root/.env.partial"
   [[ -n $https_port ]] && put HTTPS_PORT "$https_port"
   [[ -n $http_port ]] && put HTTP_PORT "$http_port"
-  put VLLM_CPUS "$(least "$(read_setting VLLM_CPUS)" "$(nproc)")"
+  put VLLM_CPUS "$(least "$(read_setting VLLM_CPUS)" "$(cores_for_one)")"
   if [[ -n $cpu ]]; then
     put COMPOSE_FILE compose.yaml:vllm/compose.cpu.yaml
   else
     put_gpus
   fi
   mv "$root/.env.partial" "$root/.env"
+}
+
+# Without GPUs the two engines share the cores: more threads than cores make both many times slower.
+cores_for_one() {
+  local cores
+  cores=$(nproc)
+  if [[ -n $cpu ]]; then cores=$(((cores + 1) / 2)); fi
+  printf '%s\n' "$cores"
 }
 
 least() {

@@ -155,12 +155,23 @@ def test_without_set_up_compose_says_what_to_run() -> None:
     assert "./scripts/setup.sh" in required[0][1]
 
 
+def on_cpu() -> dict[str, Any]:
+    text = (ROOT / "vllm/compose.cpu.yaml").read_text().replace("!reset ", "")
+    services: dict[str, Any] = yaml.safe_load(text)["services"]
+    return services
+
+
+def test_an_engine_on_a_cpu_has_as_many_threads_as_cores() -> None:
+    """Two engines with a thread for each core of the machine are several times slower."""
+    for engine in ENGINES:
+        cores = SERVICES[engine]["deploy"]["resources"]["limits"]["cpus"]
+        assert on_cpu()[engine]["environment"]["OMP_NUM_THREADS"] == cores
+
+
 def test_engines_on_a_cpu_have_the_plugin_for_it() -> None:
     """Without it vLLM dies there of a prompt that is read in steps and has a seed, as all have."""
-    text = (ROOT / "vllm/compose.cpu.yaml").read_text().replace("!reset ", "")
-    on_cpu = yaml.safe_load(text)["services"]
     for engine in ENGINES:
-        place = Path(on_cpu[engine]["environment"]["PYTHONPATH"])
+        place = Path(on_cpu()[engine]["environment"]["PYTHONPATH"].split(":")[0])
         folder = ROOT / place.relative_to("/opt/tandem")
         (plugin,) = metadata.distributions(path=[str(folder)])
         (entry,) = plugin.entry_points

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.engine_probe import Answer, Look
-from gateway.engine_verdict import HANG_SECONDS
+from gateway.engine_verdict import HANG_SECONDS, hang_seconds
 from gateway.engines import Outcome
 from tests.fakes.verdicts import DOWN, HEALTHY, STARTING, SUSPECT, Scene
 
@@ -109,6 +109,10 @@ def test_work_that_stands_still_is_a_hang() -> None:
     scene.good(times=2)
     assert (scene.state, scene.engine.reason) == (DOWN, "hung")
     assert scene.told == ["hung"]
+
+
+def test_patience_follows_the_setting() -> None:
+    assert [hang_seconds(stall) for stall in (1.0, 4.0, 8.0, 30.0)] == [0.5, 2.0, 6.0, 28.0]
 
 
 def test_requests_that_only_wait_can_stand_still_too() -> None:

@@ -7,14 +7,34 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
+from gateway import app
 from gateway.errors import TandemError, engine_error
 from gateway.logs import JsonFormatter
 from gateway.loop_watch import LoopWatch
 from gateway.metrics import Metrics
+from gateway.parts import Parts
 from gateway.settings import DEFAULTS, PARSERS, Settings, SettingsError
+
+
+async def test_the_health_watch_is_as_patient_as_the_setting(
+    make_parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STALL_SECONDS=30: 28 s without a step are a hang."""
+    told: dict[str, Any] = {}
+
+    def record(*_: Any, **named: Any) -> None:
+        told.update(named)
+        raise InterruptedError
+
+    monkeypatch.setattr(app, "HealthWatch", record)
+    with pytest.raises(InterruptedError):
+        async with app._life(make_parts(STALL_SECONDS="30"), None, cast(Any, None)):
+            pass
+    assert told["hang"] == 28.0
 
 
 def test_defaults_are_valid_and_complete() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -201,5 +202,7 @@ def test_without_gpus_none_is_asked_for(good: Machine) -> None:
     good.program("nvidia-smi", "exit 9")
     assert setup(good, "--cpu", "--no-start").returncode == 0
     assert settings(good)["COMPOSE_FILE"] == "compose.yaml:vllm/compose.cpu.yaml"
+    cores = (os.cpu_count() or 1) + 1
+    assert settings(good)["VLLM_CPUS"] == str(min(8, cores // 2)), "two engines share them"
     again = good.run("scripts/setup.sh", "--no-start")
     assert again.returncode == 0, again.stderr
