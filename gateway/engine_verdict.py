@@ -28,12 +28,13 @@ _NEVER = float("-inf")
 
 
 def hang_seconds(stall_seconds: float) -> float:
-    """How long an engine with work may make no step, so that its streams move within that time.
+    """How long an engine with work may make no step, so that its streams move within that time,
+    with a look a second. `stall_seconds` is 4 at least.
 
     8 s leave 6; the longest honest step of a GPU, 4096 tokens at the end of a 128K prompt, is
     reckoned at 2. On few CPU cores a step takes longer, and STALL_SECONDS has to be more.
     """
-    return max(stall_seconds - LOOKS_SECONDS, stall_seconds / 2)
+    return stall_seconds - LOOKS_SECONDS
 
 
 HANG_SECONDS = hang_seconds(8.0)

@@ -106,7 +106,7 @@ PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "MAX_BODY_BYTES": lambda name, raw: _whole(name, raw, 1024, 268_435_456),
     "DEFAULT_MAX_TOKENS": lambda name, raw: _whole(name, raw, 1, 131_072),
     "FIRST_TOKEN_SECONDS": lambda name, raw: _seconds(name, raw, 1, 3600),
-    "STALL_SECONDS": lambda name, raw: _seconds(name, raw, 1, 600),
+    "STALL_SECONDS": lambda name, raw: _seconds(name, raw, 4, 600),
     "HEALTH_INTERVAL_SECONDS": lambda name, raw: _seconds(name, raw, 0.1, 60),
     "LOG_LEVEL": _level,
     "RATE_LIMIT_RPM": lambda name, raw: _whole(name, raw, 0, 1_000_000),

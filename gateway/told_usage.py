@@ -47,7 +47,7 @@ class ToldUsage:
                 self._document = None
 
     def end(self) -> None:
-        """All has come: a document can be read now."""
+        """No more comes: a document can be read now, if it is whole."""
         if self._document is not None:
             self._take(bytes(self._document))
             self._document = None

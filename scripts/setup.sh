@@ -110,7 +110,7 @@ write_settings() {
 cores_for_one() {
   local cores
   cores=$(nproc)
-  if [[ -n $cpu ]]; then cores=$(((cores + 1) / 2)); fi
+  if [[ -n $cpu ]] && ((cores > 1)); then cores=$((cores / 2)); fi
   printf '%s\n' "$cores"
 }
 

@@ -110,6 +110,7 @@ class Messages:
     def _settle(self, line: RequestLog, caller: Caller, passed: Passed, told: ToldUsage) -> None:
         """Once for each request that an engine answered, to its end or not."""
         if passed.engine:
+            told.end()
             line.prompt_tokens, line.completion_tokens = told.prompt_tokens, told.completion_tokens
             self._parts.count_tokens(caller.id, told.prompt_tokens, told.completion_tokens)
 
@@ -128,8 +129,6 @@ async def _read(pieces: AsyncGenerator[bytes], told: ToldUsage | None) -> AsyncG
             if told is not None:
                 told.feed(piece)
             yield piece
-    if told is not None:
-        told.end()
 
 
 async def _last_words(passed: Passed, error: TandemError, send: Send) -> None:

@@ -131,7 +131,7 @@ class Instance:
         while idle := self._idle_engines():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no answers run on {', '.join(idle)}")
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS if self._base is None else 0.1)
 
     def _idle_engines(self) -> list[str]:
         seen = [one for name in GATEWAYS for one in self.overview(name).get("engines", [])]

@@ -161,11 +161,14 @@ def on_cpu() -> dict[str, Any]:
     return services
 
 
-def test_an_engine_on_a_cpu_has_as_many_threads_as_cores() -> None:
+def test_an_engine_on_a_cpu_has_as_many_threads_as_cores_and_none_spins() -> None:
     """Two engines with a thread for each core of the machine are several times slower."""
     for engine in ENGINES:
         cores = SERVICES[engine]["deploy"]["resources"]["limits"]["cpus"]
-        assert on_cpu()[engine]["environment"]["OMP_NUM_THREADS"] == cores
+        environment = on_cpu()[engine]["environment"]
+        assert environment["OMP_NUM_THREADS"] == cores
+        assert environment["PYTHONPATH"].split(":")[1] == "/opt/tandem/vllm/shared_cores"
+        assert (ROOT / "vllm/shared_cores/sitecustomize.py").is_file()
 
 
 def test_engines_on_a_cpu_have_the_plugin_for_it() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from gateway import app
 from gateway.errors import TandemError, engine_error
+from gateway.health_watch import HealthWatch
 from gateway.logs import JsonFormatter
 from gateway.loop_watch import LoopWatch
 from gateway.metrics import Metrics
@@ -24,17 +25,17 @@ async def test_the_health_watch_is_as_patient_as_the_setting(
     make_parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """STALL_SECONDS=30: 28 s without a step are a hang."""
-    told: dict[str, Any] = {}
+    made: list[HealthWatch] = []
 
-    def record(*_: Any, **named: Any) -> None:
-        told.update(named)
+    def record(*given: Any, **named: Any) -> None:
+        made.append(HealthWatch(*given, **named))
         raise InterruptedError
 
     monkeypatch.setattr(app, "HealthWatch", record)
     with pytest.raises(InterruptedError):
         async with app._life(make_parts(STALL_SECONDS="30"), None, cast(Any, None)):
             pass
-    assert told["hang"] == 28.0
+    assert [verdict._hang_seconds for verdict in made[0]._verdicts.values()] == [28.0] * 2
 
 
 def test_defaults_are_valid_and_complete() -> None:
@@ -49,7 +50,7 @@ def test_defaults_are_valid_and_complete() -> None:
     [
         ("GATEWAY_PORT", "http"), ("GATEWAY_PORT", "70000"), ("ENGINES", "vllm-a"),
         ("ENGINES", "a=http://x:1,a=http://y:1"), ("QUEUE_SECONDS", "nan"), ("LOG_LEVEL", "LOUD"),
-        ("STALL_SECONDS", "0"), ("RATE_LIMIT_RPM", "-1"),
+        ("STALL_SECONDS", "3"), ("RATE_LIMIT_RPM", "-1"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:

@@ -20,7 +20,7 @@ from tests.unit.conftest import KEY, MODEL
 
 AUTH = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 ASKED = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
-BEGIN = b'data: {"message": {"usage": {"input_tokens": 7, "output_tokens": 1}}}\n\n'
+BEGIN = b'data: {"message": {"usage": {"input_tokens": 7, "output_tokens": 0}}}\n\n'
 END = b'data: {"usage": {"output_tokens": 3}}\n\n'
 STREAM = {"content-type": "text/event-stream"}
 Call = Callable[..., RawCaller]
@@ -82,13 +82,16 @@ def tokens(parts: Parts) -> tuple[float, float, int]:
 
 @pytest.mark.parametrize("path", messages.ANSWERS)
 async def test_an_answer_is_passed_on_and_its_tokens_are_counted(
-    call: Call, parts: Parts, path: str
+    call: Call, parts: Parts, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "gateway.access")
     async with call(path) as one:
         await one.finished()
     assert (one.status, one.raw, one.ended) == (200, BEGIN + END, True)
     assert one.headers["content-type"] == STREAM["content-type"]
     assert tokens(parts) == (7, 3, 1)
+    (line,) = [vars(record)["fields"] for record in caplog.records]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 3)
 
 
 async def test_counting_of_tokens_is_no_use_of_them(
@@ -109,7 +112,7 @@ async def test_a_stream_that_breaks_says_so_and_counts_what_it_told(
     async with call("/v1/messages") as one:
         await one.finished()
     assert one.events[-1].event == "error" and one.ended
-    assert tokens(parts) == (7, 1, 1)
+    assert tokens(parts) == (7, 0, 1)
 
 
 async def test_who_leaves_has_used_what_was_told(
@@ -120,8 +123,20 @@ async def test_who_leaves_has_used_what_was_told(
         await one.until(lambda c: c.raw)
         one.leave()
         await one.finished()
-    assert tokens(parts) == (7, 1, 1)
+    assert tokens(parts) == (7, 0, 1)
     assert [one.in_flight for one in parts.pool.engines] == [0, 0]
+
+
+async def test_who_leaves_after_a_whole_document_has_used_it(
+    call: Call, parts: Parts, engine: ScriptedEngine
+) -> None:
+    engine.pieces = [b'{"usage": {"input_tokens": 7, "output_tokens": 3}}']
+    engine.hold = asyncio.Event()
+    async with call("/v1/responses") as one:
+        await one.until(lambda c: c.raw)
+        one.leave()
+        await one.finished()
+    assert tokens(parts) == (7, 3, 1)
 
 
 async def test_who_is_refused_has_used_nothing(
