@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack.appliance import ENGINES, GATEWAYS, Appliance
+from tests.stack.appliance import GATEWAYS, Appliance
 from tests.stack.docker_engine import poll
 from tests.stack.load import under_load
 
 # A paused engine refuses nothing and closes nothing: only its silence tells.
 MOVED_WITHIN = 10.0
 PAUSED_SECONDS = 15.0
+SEEN_WITHIN = 10.0
 PATIENCE = pytest.mark.timeout(480)
 
 
@@ -41,12 +42,14 @@ async def test_a_paused_engine_loses_no_answer(appliance: Appliance) -> None:
 @PATIENCE
 async def test_an_engine_stopped_in_good_order_loses_no_answer(appliance: Appliance) -> None:
     name = appliance.container("vllm-b")
+
+    def stop() -> None:
+        appliance.engine.run("stop", name)
+        poll(lambda: out_of_service(appliance, "vllm-b"), SEEN_WITHIN, "the stop is seen")
+
     try:
-        _, seen = await under_load(
-            appliance, lambda: appliance.engine.run("stop", name), tokens=600
-        )
+        _, seen = await under_load(appliance, stop, tokens=600)
     finally:
         appliance.engine.run("start", name)
     seen.assert_none_lost()
-    assert min(seen.healthy_engines) == len(ENGINES) - 1
     assert appliance.inspect("vllm-b")["State"]["Running"]
