@@ -1,7 +1,7 @@
 """For engines that share their cores: neither takes one from the other for doing nothing.
 
-Put this folder on PYTHONPATH of the engine, as try mode and compose.cpu.yaml do. Where every process
-has a core of its own it only costs a little time.
+Put this folder on PYTHONPATH of the engine, as try mode and compose.cpu.yaml do. Where every
+process has a core of its own it only costs a little time.
 """
 
 import gc
