@@ -16,7 +16,7 @@ import pytest
 from scripts.chaos import processes
 from scripts.chaos.load import Answer, misspelt
 from tests.integration.crowd import Crowd, crowd_question, is_sampled, read
-from tests.integration.tandem_instance import ENGINES, Tandem
+from tests.integration.tandem_instance import ENGINES, GATEWAYS, Tandem, until
 
 STREAMS = 64
 TOKENS = 600
@@ -138,6 +138,12 @@ async def test_both_down_then_back(tandem: Tandem) -> None:
     and once an engine is back, questions are answered again."""
     for engine in ENGINES:
         processes.send(processes.descendants(tandem.pid(engine)), signal.SIGKILL)
+
+    def seen() -> bool:
+        return not any("healthy" in tandem.engine_states(one).values() for one in GATEWAYS)
+
+    # A question that still reaches both as they die is told that it may have been the cause.
+    await asyncio.to_thread(until, seen, 10, "both gateways see both engines gone")
     refused = await asyncio.to_thread(tandem.ask, "hello")
     assert refused.status_code in (200, 503), refused.text
     if refused.status_code == 503:
