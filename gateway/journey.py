@@ -20,6 +20,8 @@ from gateway.errors import EngineFailed, NoEngine, Overloaded, TandemError
 
 #: A request during which engines broke this many times is not tried again.
 POISON = 2
+#: Two engines have just failed; one may be back by then.
+BACK_SECONDS = 30.0
 #: However innocent the moves are: an answer that moved so often will not arrive.
 MOVES_LIMIT = 12
 #: Between two rounds over engines that all refused.
@@ -42,8 +44,9 @@ class RequestBreaksEngines(EngineFailed):
     status = 503
     code = "request_breaks_engines"
     default = (
-        "Two engines failed while they worked on this request, so it is not tried on another one. "
-        "Change the request, or report it with its x-request-id."
+        "Two engines failed while they had this request, so it is not tried on another one: it may "
+        "be the cause. Change it, or send it again later if it is not; report it with its "
+        "x-request-id."
     )
 
 
@@ -166,7 +169,7 @@ class Journey:
     def _hopeless(self) -> TandemError | None:
         assert self._last is not None
         if self._breaks >= POISON:
-            return RequestBreaksEngines()
+            return RequestBreaksEngines(retry_after=BACK_SECONDS)
         if self._moves >= MOVES_LIMIT:
             return EngineFailed(retry_after=1.0)
         if not self.begun and self._failures >= len(self._pool.engines):

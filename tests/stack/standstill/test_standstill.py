@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack.appliance import GATEWAYS, Appliance
+from tests.stack.appliance import ENGINES, GATEWAYS, Appliance
 from tests.stack.docker_engine import poll
 from tests.stack.load import under_load
 
@@ -52,4 +52,5 @@ async def test_an_engine_stopped_in_good_order_loses_no_answer(appliance: Applia
     finally:
         appliance.engine.run("start", name)
     seen.assert_none_lost()
+    assert min(seen.healthy_engines) >= len(ENGINES) - 1
     assert appliance.inspect("vllm-b")["State"]["Running"]

@@ -147,6 +147,7 @@ async def test_breaking_two_engines_before_the_first_byte_is_an_error_of_its_own
         with pytest.raises(TandemError) as told:
             await b.ask(chat())
         assert (told.value.status, told.value.code) == (503, "request_breaks_engines")
+        assert (b"retry-after", b"30") in told.value.headers()
 
 
 async def test_in_the_middle_of_an_answer_an_engine_is_waited_for() -> None:
