@@ -6,7 +6,6 @@ where to cut when a letter is half generated. Not here: mapping what comes back 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -165,8 +164,8 @@ async def tokens_left(wanted: Wish, progress: Progress, ask: Ask) -> int:
 LOOK_BACK = 16
 
 
-async def cut_to_whole_text(progress: Progress, ask: Ask) -> array[int]:
-    """Drop tokens at the end whose text is only half a letter; returns the dropped ones.
+async def cut_to_whole_text(progress: Progress, ask: Ask) -> None:
+    """Drop tokens at the end whose text is only half a letter.
 
     The next engine could not finish that letter: it only gives text for its own tokens.
     """
@@ -178,10 +177,8 @@ async def cut_to_whole_text(progress: Progress, ask: Ask) -> array[int]:
         if not str(text["prompt"]).endswith("\ufffd"):
             break
         whole -= 1
-    dropped = ids[whole:]
     del ids[whole:]
     progress.whole_low = progress.whole_high = whole
-    return dropped
 
 
 # Is it sound? --------------------------------------------------------------------------------

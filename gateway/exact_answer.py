@@ -19,7 +19,7 @@ from gateway.continuation import (
     next_request,
     tokens_left,
 )
-from gateway.engine_events import MISMATCH, BadStream, EventBuffer, chunk_of, payload
+from gateway.engine_events import BadStream, EventBuffer, chunk_of, payload
 from gateway.event_shape import EventShape, learn
 from gateway.sse import DONE
 from gateway.stop_strings import StopStrings
@@ -48,8 +48,8 @@ class ExactAnswer:
         self._fingerprint: str | None = None
         self._moved = progress.begun
         self._exact = True
-        self._owed: list[int] = []
-        self._unsent_ids: list[int] = []
+        #: how many ids the client has; never more than an engine that takes over is given
+        self._shown = progress.whole_low
         self._stops: StopStrings | None = None
         if wanted.stops:
             self._stops = StopStrings(
@@ -71,20 +71,12 @@ class ExactAnswer:
             self._meet(self._wish.path)
             return self._wish.path, first_request(self._wish, progress.seed)
         self._moved = True
-        dropped = await cut_to_whole_text(progress, ask)
-        if self._wish.token_ids:
-            self._owe(dropped.tolist())
+        await cut_to_whole_text(progress, ask)
         self._meet(COMPLETIONS)
         left = await tokens_left(self._wish, progress, ask)
         if left <= 0:
             return None
         return COMPLETIONS, next_request(self._wish, progress, left)
-
-    def _owe(self, dropped: list[int]) -> None:
-        """Ids that the client has and that have to come again; those held back it has not."""
-        kept_back = len(self._unsent_ids)
-        self._owed = dropped[: len(dropped) - kept_back] if kept_back else dropped
-        self._unsent_ids = []
 
     def _meet(self, path: str) -> None:
         """A new engine: its events have a new shape, and nothing of the old one's rest counts."""
@@ -182,7 +174,7 @@ class ExactAnswer:
         if others:
             self._exact = False
         self._grow(ids, text)
-        self._pass_on(text, ids, finish, choice.get("stop_reason"), others)
+        self._pass_on(text, finish, choice.get("stop_reason"), others)
         if self._plain and not others and finish is None and self._shape is None:
             self._learn(raw)
 
@@ -212,7 +204,6 @@ class ExactAnswer:
     def _pass_on(
         self,
         text: str,
-        ids: list[int],
         finish: str | None,
         stop_reason: Any,
         others: dict[str, Any],
@@ -226,24 +217,21 @@ class ExactAnswer:
             elif finish is not None:
                 text += self._stops.flush()
             self.progress.held = self._stops.tail
-        shown = self._shown_ids(ids, hold=not text and finish is None)
+        shown = self._shown_ids(hold=not text and finish is None, whole=finish is not None)
         if text or others or shown or finish is not None:
             self._out.append(self._client.delta(text, shown, finish, stop_reason, others))
         if finish is not None:
             self._finish(finish)
 
-    def _shown_ids(self, ids: list[int], *, hold: bool) -> list[int]:
-        """Ids wait for their text, so that dropping half a letter takes back none of them."""
-        if not self._wish.token_ids:
+    def _shown_ids(self, *, hold: bool, whole: bool) -> list[int]:
+        """Ids wait until no seam can drop them with half a letter: a sampled answer goes on
+        with another one."""
+        if hold or not self._wish.token_ids:
             return []
-        ids = self._unsent_ids + ids
-        again = min(len(self._owed), len(ids))
-        if ids[:again] != self._owed[:again]:
-            raise BadStream(MISMATCH)
-        self._owed = self._owed[again:]
-        ids = ids[again:]
-        self._unsent_ids = ids if hold else []
-        return [] if hold else ids
+        progress = self.progress
+        before = self._shown
+        self._shown = len(progress.ids) if whole else progress.whole_low
+        return progress.ids[before : self._shown].tolist()
 
     def _finish(self, reason: str) -> None:
         self.finished = True
@@ -253,7 +241,7 @@ class ExactAnswer:
     def conclude(self) -> None:
         """Nothing was left to generate when the last engine broke: the budget is used up."""
         if not self.finished:
-            self._pass_on("", [], "length", None, {})
+            self._pass_on("", "length", None, {})
 
     def ending(self) -> bytes:
         """The last events: usage, if the client asked for it, and [DONE]."""

@@ -255,17 +255,36 @@ class Load:
 
 
 async def misspelt(service: Service, answers: list[Answer]) -> int:
-    """How many answers have a text that is not what their ids spell."""
+    """How many answers have a text that is not what their ids spell; the first is printed."""
     wrong = 0
     async with service.client() as client:
         for answer in answers:
             if answer.failed or not answer.ids:
                 continue
-            reply = await client.post(
-                "/detokenize", json={"model": service.model, "tokens": answer.ids}
-            )
-            reply.raise_for_status()
-            # A character cut in half by max_tokens is withheld by the engine.
-            spelt = reply.json()["prompt"]
-            wrong += spelt.rstrip("\ufffd") != answer.text.rstrip("\ufffd")
+            spelt = await _spelt(client, service.model, answer.ids)
+            if spelt != answer.text and not wrong:
+                print(_difference(answer, spelt))
+            wrong += spelt != answer.text
     return wrong
+
+
+async def _spelt(client: httpx.AsyncClient, model: str, ids: list[int]) -> str:
+    """What an engine says of these ids. It gives no text for a token that ends within a letter
+    until the next one completes it: at the end of an answer that text is never given."""
+    for end in range(len(ids), 0, -1):
+        reply = await client.post("/detokenize", json={"model": model, "tokens": ids[:end]})
+        reply.raise_for_status()
+        spelt = str(reply.json()["prompt"])
+        if not spelt.endswith("\ufffd"):
+            return spelt
+    return ""
+
+
+def _difference(answer: Answer, spelt: str) -> str:
+    pairs = enumerate(zip(spelt, answer.text, strict=False))
+    same = next((at for at, (a, b) in pairs if a != b), min(len(spelt), len(answer.text)))
+    around = slice(max(0, same - 20), same + 20)
+    return (
+        f"answer {answer.number}, {answer.failovers} failovers, {len(answer.ids)} ids: from letter "
+        f"{same} on they spell {spelt[around]!r}, and it says {answer.text[around]!r}"
+    )

@@ -55,6 +55,27 @@ async def test_any_text_cut_anywhere_comes_out_whole(
     assert b"token_ids" not in out
 
 
+async def test_half_a_letter_that_is_said_otherwise_is_no_mismatch() -> None:
+    """A sampled answer goes on with other tokens, and the client was not given those it lost."""
+    one = FakeEngine([b"a", b"\xe4\xbd", b"\xa0"], groups=[2])
+    other = FakeEngine([b"a", b"a", b"b"])
+
+    async def ask(method: str, where: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": one._bytes(body["tokens"]).decode("utf-8", "replace")}
+
+    body = chat(return_token_ids=True, max_tokens=9)
+    answer = ExactAnswer(wish(CHAT, body), Progress(), Answer())
+    first = await answer.request(ask)
+    assert first is not None
+    out = answer.feed(b"".join(one._stream(*first, None)[:2]))
+    assert list(answer.progress.ids) == one.ids()[:2]
+    second = await answer.request(ask)
+    assert second is not None
+    out += answer.feed(b"".join(other._stream(*second, None)))
+    seen = read(out + answer.ending())
+    assert (seen.text, seen.ids) == ("aab", other.ids())
+
+
 LOOKALIKES = [
     '","',
     '"},"logprobs":null,"finish_reason":null',

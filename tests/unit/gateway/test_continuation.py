@@ -127,8 +127,8 @@ async def test_the_cut_is_after_the_last_whole_letter() -> None:
 
     for low in range(1, 5):
         progress = Progress(ids=array("I", range(6)), whole_low=low, whole_high=6)
-        dropped = await cut_to_whole_text(progress, ask)
-        assert (list(progress.ids), list(dropped)) == ([0, 1, 2, 3], [4, 5])
+        await cut_to_whole_text(progress, ask)
+        assert list(progress.ids) == [0, 1, 2, 3]
     progress = Progress(ids=array("I", range(6)), whole_low=4, whole_high=4)
     await cut_to_whole_text(progress, None)  # type: ignore[arg-type]  # nobody needs to be asked
     assert len(progress.ids) == 4

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from scripts.chaos.faults import Fault
-from scripts.chaos.load import Answer, Load, Service, ask, question
+from scripts.chaos.load import Answer, Load, Service, ask, misspelt, question
 from scripts.chaos.report import row, table
 from scripts.chaos.words import HEAD
 
@@ -235,3 +235,37 @@ async def test_only_an_outage_may_be_told_to_callers() -> None:
 
 def test_what_does_not_heal_says_no() -> None:
     assert row(FAULT, [], 0, None).cells()[-1] == "no"
+
+
+class Spelling(Service):
+    """A service that only spells tokens: each is a byte."""
+
+    def client(self) -> httpx.AsyncClient:
+        def spell(request: httpx.Request) -> httpx.Response:
+            tokens = json.loads(request.content)["tokens"]
+            return httpx.Response(200, json={"prompt": bytes(tokens).decode("utf-8", "replace")})
+
+        return httpx.AsyncClient(transport=httpx.MockTransport(spell), base_url="http://service")
+
+
+@pytest.mark.parametrize(
+    "ids, text, wrong",
+    [
+        (b"ab", "ab", 0),
+        (b"ab", "a", 1),
+        (b"ab", "abb", 1),
+        ("a你".encode(), "a你", 0),
+        # what an engine keeps back until the letter is whole never comes at the end of an answer
+        ("a你".encode()[:-1], "a", 0),
+        ("a你".encode()[:-1], "", 1),
+        ("你".encode()[:-1], "", 0),
+        (b"a\xe4b", "a\ufffdb", 0),
+        (b"a\xe4b", "ab", 1),
+    ],
+)
+async def test_a_text_that_its_ids_do_not_spell_is_counted(
+    ids: bytes, text: str, wrong: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = Answer(7, len(ids), list(ids), text)
+    assert await misspelt(Spelling("", "", "", "model"), [answer]) == wrong
+    assert ("answer 7" in capsys.readouterr().out) == bool(wrong)
