@@ -1,12 +1,14 @@
-"""What a rollout must know before its next step, asked from within a gateway.
+"""What a drain or a rollout must know before its next step, asked from within a gateway.
 
-    python -m gateway.rollout_check wait vllm-a idle --seconds 150     nothing runs there any more
+    python -m gateway.rollout_check wait vllm-a drained --seconds 10   it knows of the drain
+    python -m gateway.rollout_check wait vllm-a undrained              and of its end
+    python -m gateway.rollout_check wait vllm-a idle --seconds 150     and nothing runs there
     python -m gateway.rollout_check wait vllm-a alive --seconds 900    it answers its checks
     python -m gateway.rollout_check wait vllm-a healthy --seconds 60   it gets work again
     python -m gateway.rollout_check canary vllm-a --against vllm-b     it answers as well as that
 
 Owns these two questions. Exit codes: 0 yes, 1 no (the reason is printed), 2 wrong use.
-Not here: what is done about it (scripts/rollout.sh), the drain itself (admin.py).
+Not here: what is done about it (scripts/rollout.sh, engine.sh), the drain itself (admin.py).
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ CANARY_TOKENS = 16
 SLOWER_FACTOR = 3.0
 SLOWER_SECONDS = 1.0
 
+WANTED = ("drained", "undrained", "idle", "alive", "healthy")
+
 Fetch = Callable[[str, bytes | None], Any]
 
 
@@ -45,8 +49,12 @@ def fetch(url: str, body: bytes | None = None) -> Any:
 
 
 def reached(engine: Mapping[str, Any], wanted: str) -> bool:
+    drained = engine["drain"] is not None
+    if wanted in ("drained", "undrained"):
+        return drained is (wanted == "drained")
     if wanted == "idle":
-        return bool(engine["in_flight"] == 0)
+        # A gateway that has not heard of the drain yet may give it work in the next moment.
+        return drained and engine["in_flight"] == 0
     if wanted == "alive":
         return bool(engine["alive"])
     return bool(engine["state"] == "healthy")
@@ -162,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     waiting = commands.add_parser("wait", help="until this gateway sees the engine so")
     waiting.add_argument("engine")
-    waiting.add_argument("state", choices=("idle", "alive", "healthy"))
+    waiting.add_argument("state", choices=WANTED)
     waiting.add_argument("--seconds", type=float, default=60.0)
     trial = commands.add_parser("canary", help="does it answer as well as the other?")
     trial.add_argument("engine")

@@ -8,12 +8,15 @@
 # drain     no new work goes there; running answers move to the other engine at once,
 #           or end by themselves with --wait. Lasts until undrain, a day at most.
 #
+# Ends when every gateway that runs has followed.
+#
 # Exit: 0 done · 1 failed · 2 usage · 5 not running
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
 
 command='' engine='' options=()
+follow_seconds=10
 
 main() {
   parse "$@"
@@ -22,7 +25,18 @@ main() {
     in_gateway "$(some_gateway)" gateway.admin status "${options[@]}"
   else
     run in_gateway "$(some_gateway)" gateway.admin "$command" "$engine" "${options[@]}"
+    [[ -n $dry_run ]] || wait_until_followed
   fi
+}
+
+# Whoever drains an engine to work on it must know that it gets nothing more.
+wait_until_followed() {
+  local gateway
+  for gateway in "${gateways[@]}"; do
+    part_pid "$gateway" >/dev/null || continue
+    in_gateway "$gateway" gateway.rollout_check wait "$engine" "${command}ed" --seconds "$follow_seconds" ||
+      die 1 "$gateway has not followed" "the ${command} of $engine is noted, for all gateways" "./scripts/status.sh"
+  done
 }
 
 parse() {

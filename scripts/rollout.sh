@@ -107,7 +107,8 @@ print_plan() {
 
 roll_engine() {
   local engine=$1 complaint code=0
-  other_is_healthy "$engine" || die 1 "the other engine is not healthy" "$engine was not touched" "./scripts/engine.sh status"
+  other_is_healthy "$engine" ||
+    die "$((${#renewed[@]} ? 1 : 3))" "the other engine is not healthy" "$engine was not touched" "./scripts/engine.sh status"
   # From here on a failure must not leave the engine drained for a day.
   drained=$engine
   trap at_exit EXIT

@@ -14,7 +14,7 @@ OVERVIEW = "http://gateway/internal/engines"
 
 def engine(**fields: Any) -> dict[str, Any]:
     ordinary = {"name": "vllm-a", "state": "healthy", "reason": "", "alive": True, "in_flight": 0}
-    return {**ordinary, **fields}
+    return {**ordinary, "drain": None, **fields}
 
 
 class Asked:
@@ -40,7 +40,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wanted", "not_yet", "then"),
     [
-        ("idle", {"in_flight": 2}, {"in_flight": 0, "state": "draining"}),
+        ("drained", {}, {"drain": "wait", "state": "draining", "in_flight": 2}),
+        ("undrained", {"drain": "wait", "state": "draining"}, {"state": "down"}),
+        ("idle", {"in_flight": 2, "drain": "move"}, {"in_flight": 0, "drain": "move"}),
+        ("idle", {"in_flight": 0}, {"in_flight": 0, "drain": "move"}),
         ("alive", {"alive": False, "state": "down"}, {"alive": True, "state": "draining"}),
         ("healthy", {"state": "draining"}, {"state": "healthy"}),
     ],

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.scripts.conftest import Machine
 
 OLD, NEW = "engine:old", "engine:new"
-NOT_FIT = 4
+REFUSED, NOT_FIT = 3, 4
 # Each engine's image stands in a file of its name; $BAD is what goes wrong with the new one on b.
 DOCKER = """
 ran=$(dirname "$0")/ran
@@ -28,6 +28,7 @@ case "$*" in
     printf '%s\\n' "${VLLM_IMAGE:-engine:old}" >"$ran/$engine"
     printf 'up %s %s\\n' "$engine" "${VLLM_IMAGE:-engine:old}" >>"$ran/log" ;;
   'compose run'*.starts) echo "forget $9" >>"$ran/log" ;;
+  *'wait vllm-b healthy --seconds 10'*) bad late && exit 1 ;;
   *'wait vllm-b alive'*) bad alive && [[ $(image_of vllm-b) == engine:new ]] && exit 1 ;;
   *'canary vllm-b'*)
     if bad interrupt; then
@@ -70,6 +71,13 @@ def test_a_new_image_runs_and_is_kept(appliance: Machine) -> None:
     assert done.returncode == 0, done.stderr
     assert running(appliance) == [NEW, NEW]
     assert settings(appliance) == f"VLLM_IMAGE={NEW}\n"
+
+
+def test_the_other_engine_fell_ill_before_anything_was_changed(appliance: Machine) -> None:
+    done = appliance.run("scripts/rollout.sh", "vllm-a", BAD="late")
+    assert done.returncode == REFUSED, done.stderr
+    assert "vllm-a was not touched" in done.stderr
+    assert not (appliance.programs / "ran" / "log").exists()
 
 
 @pytest.mark.parametrize("wrong", ["up", "alive", "canary"])
