@@ -12,7 +12,7 @@
 # Works on the running try instance, else on the running appliance (as root: it signals processes).
 # Where neither runs, a try instance is started and ended again afterwards.
 # Exit: 0 nobody lost an answer · 1 somebody did · 2 usage · 5 not running · 6 needs --yes
-#       7 another script works on the instance
+#       7 another script works on the instance · 130 interrupted; what was broken is mended first
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"
@@ -36,7 +36,7 @@ main() {
   cd "$root"
   local python
   python=$(tests_python)
-  "$python" -m scripts.chaos "$@"
+  interruptible "$python" -m scripts.chaos "$@" || exit $?
 }
 
 # A try instance of our own, unless something runs already or an appliance is meant.

@@ -72,12 +72,20 @@ def main() -> int:
     if unknown:
         print(f"error: no such fault: {', '.join(unknown)}; see --list", file=sys.stderr)
         return 2
-    if chosen.soak:
-        return asyncio.run(soak(Instance(os.environ.get("TANDEM_MODE", "try")), service(), chosen))
-    if not chosen.yes:
+    if not chosen.soak and not chosen.yes:
         print("error: this kills parts of the running instance; add --yes", file=sys.stderr)
         return 6
-    return asyncio.run(run(chosen, [by_name[name] for name in chosen.fault] or list(FAULTS)))
+    try:
+        return asyncio.run(work(chosen, [by_name[name] for name in chosen.fault] or list(FAULTS)))
+    except KeyboardInterrupt:
+        print("interrupted: the fault in hand was ended first", file=sys.stderr)
+        return 130
+
+
+async def work(chosen: argparse.Namespace, faults: list[Fault]) -> int:
+    if chosen.soak:
+        return await soak(Instance(os.environ.get("TANDEM_MODE", "try")), service(), chosen)
+    return await run(chosen, faults)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,25 @@ run() {
   fi
 }
 
+# interruptible COMMAND…: a TERM reaches the command as what Ctrl-C would give it, and it is waited
+# for: it may have something to put back. Bash makes background commands deaf to SIGINT; env gives
+# them back their ears.
+interruptible() {
+  local code=0 pid before
+  before=$(trap -p INT TERM)
+  env --default-signal=INT "$@" &
+  pid=$!
+  trap 'kill -INT "$pid" 2>/dev/null' TERM
+  trap : INT # the terminal gives it to both
+  wait "$pid" || code=$?
+  while kill -0 "$pid" 2>/dev/null; do
+    code=0
+    wait "$pid" || code=$?
+  done
+  eval "$before"
+  return "$code"
+}
+
 # step WHAT COMMAND…: says what is done and how many seconds it took; passes a failure on. Behind `||`
 # bash would go on after a failure inside the command, so only simple commands belong there.
 step() {
