@@ -48,7 +48,8 @@ class ExactAnswer:
         self._fingerprint: str | None = None
         self._moved = progress.begun
         self._exact = True
-        #: how many ids the client has; never more than an engine that takes over is given
+        #: how many ids the client has: never more than an engine that takes over is given. Who
+        #: takes over a saved answer was not asked for ids (/v1/chat has none).
         self._shown = progress.whole_low
         self._stops: StopStrings | None = None
         if wanted.stops:
@@ -225,7 +226,8 @@ class ExactAnswer:
 
     def _shown_ids(self, *, hold: bool, whole: bool) -> list[int]:
         """Ids wait until no seam can drop them with half a letter: a sampled answer goes on
-        with another one."""
+        with another one. Of an event with several tokens, all but the first come with the next.
+        """
         if hold or not self._wish.token_ids:
             return []
         progress = self.progress

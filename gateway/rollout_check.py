@@ -1,8 +1,9 @@
 """What a drain or a rollout must know before its next step, asked from within a gateway.
 
-    python -m gateway.rollout_check wait vllm-a drained --seconds 10   it knows of the drain
-    python -m gateway.rollout_check wait vllm-a undrained              and of its end
+    python -m gateway.rollout_check wait vllm-a drained-move           this gateway knows of a drain
+    python -m gateway.rollout_check wait vllm-a drained-wait           (see admin.py)
     python -m gateway.rollout_check wait vllm-a idle --seconds 150     and nothing runs there
+    python -m gateway.rollout_check wait vllm-a undrained              it knows of no drain
     python -m gateway.rollout_check wait vllm-a alive --seconds 900    it answers its checks
     python -m gateway.rollout_check wait vllm-a healthy --seconds 60   it gets work again
     python -m gateway.rollout_check canary vllm-a --against vllm-b     it answers as well as that
@@ -26,13 +27,14 @@ from gateway.settings import Settings, SettingsError
 
 LOOK_SECONDS = 0.25
 ASK_SECONDS = 60.0
+OVERVIEW_SECONDS = 5.0
 CANARY_REQUESTS = 5
 CANARY_TOKENS = 16
 # Slower than the other by this factor and by this many seconds: not merely a busy moment.
 SLOWER_FACTOR = 3.0
 SLOWER_SECONDS = 1.0
 
-WANTED = ("drained", "undrained", "idle", "alive", "healthy")
+WANTED = ("drained-move", "drained-wait", "undrained", "idle", "alive", "healthy")
 
 Fetch = Callable[[str, bytes | None], Any]
 
@@ -41,7 +43,8 @@ def fetch(url: str, body: bytes | None = None) -> Any:
     """GET, or POST with a JSON body; the parsed answer."""
     headers = {"content-type": "application/json"} if body else {}
     request = urllib.request.Request(url, data=body, headers=headers)
-    with urllib.request.urlopen(request, timeout=ASK_SECONDS) as response:
+    seconds = ASK_SECONDS if body else OVERVIEW_SECONDS
+    with urllib.request.urlopen(request, timeout=seconds) as response:
         return json.load(response)
 
 
@@ -49,12 +52,14 @@ def fetch(url: str, body: bytes | None = None) -> Any:
 
 
 def reached(engine: Mapping[str, Any], wanted: str) -> bool:
-    drained = engine["drain"] is not None
-    if wanted in ("drained", "undrained"):
-        return drained is (wanted == "drained")
+    drain = engine["drain"]
+    if wanted == "undrained":
+        return drain is None
+    if wanted.startswith("drained-"):
+        return bool(wanted == f"drained-{drain}")
     if wanted == "idle":
         # A gateway that has not heard of the drain yet may give it work in the next moment.
-        return drained and engine["in_flight"] == 0
+        return drain is not None and engine["in_flight"] == 0
     if wanted == "alive":
         return bool(engine["alive"])
     return bool(engine["state"] == "healthy")

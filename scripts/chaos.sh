@@ -12,7 +12,7 @@
 # Works on the running try instance, else on the running appliance (as root: it signals processes).
 # Where neither runs, a try instance is started and ended again afterwards.
 # Exit: 0 nobody lost an answer · 1 somebody did · 2 usage · 5 not running · 6 needs --yes
-#       7 another script works on the instance · 130 interrupted; what was broken is mended first
+#       7 another script works on the instance · 130 interrupted, once the fault in hand was ended
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/options.sh"

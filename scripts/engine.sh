@@ -10,7 +10,8 @@
 #
 # Ends when every gateway that runs has followed.
 #
-# Exit: 0 done · 1 failed · 2 usage · 5 not running
+# Exit: 0 done · 1 failed, or a gateway did not follow in time (the wish stays noted) · 2 usage
+#       5 not running
 set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/instance.sh"
@@ -31,10 +32,12 @@ main() {
 
 # Whoever drains an engine to work on it must know that it gets nothing more.
 wait_until_followed() {
-  local gateway
+  local gateway wanted=undrained
+  [[ $command == drain ]] && wanted=drained-move
+  [[ " ${options[*]} " == *" --wait "* ]] && wanted=drained-wait
   for gateway in "${gateways[@]}"; do
     part_pid "$gateway" >/dev/null || continue
-    in_gateway "$gateway" gateway.rollout_check wait "$engine" "${command}ed" --seconds "$follow_seconds" ||
+    in_gateway "$gateway" gateway.rollout_check wait "$engine" "$wanted" --seconds "$follow_seconds" ||
       die 1 "$gateway has not followed" "the ${command} of $engine is noted, for all gateways" "./scripts/status.sh"
   done
 }

@@ -6,7 +6,10 @@ import argparse
 import asyncio
 import datetime
 import os
+import signal
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from scripts.chaos import report
 from scripts.chaos.faults import FAULTS, Fault
@@ -40,8 +43,9 @@ def service() -> Service:
     return Service(*(os.environ[name] for name in names))
 
 
-async def run(chosen: argparse.Namespace, faults: list[Fault]) -> int:
-    instance, where = Instance(os.environ.get("TANDEM_MODE", "try")), service()
+async def run(
+    instance: Instance, where: Service, chosen: argparse.Namespace, faults: list[Fault]
+) -> int:
     rows = []
     for fault in faults:
         one = await trial(instance, where, fault, chosen.streams, chosen.tokens)
@@ -75,17 +79,35 @@ def main() -> int:
     if not chosen.soak and not chosen.yes:
         print("error: this kills parts of the running instance; add --yes", file=sys.stderr)
         return 6
-    try:
-        return asyncio.run(work(chosen, [by_name[name] for name in chosen.fault] or list(FAULTS)))
-    except KeyboardInterrupt:
-        print("interrupted: the fault in hand was ended first", file=sys.stderr)
-        return 130
-
-
-async def work(chosen: argparse.Namespace, faults: list[Fault]) -> int:
+    instance, where = Instance(os.environ.get("TANDEM_MODE", "try")), service()
     if chosen.soak:
-        return await soak(Instance(os.environ.get("TANDEM_MODE", "try")), service(), chosen)
-    return await run(chosen, faults)
+        return interruptible(instance, soak(instance, where, chosen))
+    faults = [by_name[name] for name in chosen.fault] or list(FAULTS)
+    return interruptible(instance, run(instance, where, chosen, faults))
+
+
+def interruptible(instance: Instance, work: Coroutine[Any, Any, int]) -> int:
+    """The work's own code, or 130 when it was interrupted. asyncio.run waits for the thread that
+    injects a fault, and that one undoes it: a second signal must not come between."""
+
+    async def listening() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def interrupt() -> None:
+            if not instance.ended.is_set():
+                print("interrupted: the fault in hand is ended first", file=sys.stderr, flush=True)
+                instance.ended.set()
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, interrupt)
+        return await work
+
+    try:
+        return asyncio.run(listening())
+    except asyncio.CancelledError:
+        return 130
 
 
 if __name__ == "__main__":

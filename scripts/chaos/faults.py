@@ -74,9 +74,11 @@ def _both_engines(instance: Instance) -> None:
 
 
 def _drain(instance: Instance) -> None:
-    instance.call("in_gateway", GATEWAYS[0], "gateway.admin", "drain", ENGINES[0])
-    time.sleep(5)
-    instance.call("in_gateway", GATEWAYS[0], "gateway.admin", "undrain", ENGINES[0])
+    try:
+        instance.call("in_gateway", GATEWAYS[0], "gateway.admin", "drain", ENGINES[0])
+        time.sleep(5)
+    finally:
+        instance.call("in_gateway", GATEWAYS[0], "gateway.admin", "undrain", ENGINES[0])
 
 
 def _kill_gateway(instance: Instance) -> None:
@@ -121,16 +123,16 @@ def _slow_redis(instance: Instance) -> None:
 
 def _full_redis(instance: Instance) -> None:
     before = instance.redis("config", "get", "maxmemory").splitlines()[-1]
-    instance.redis("config", "set", "maxmemory", "1")
     try:
+        instance.redis("config", "set", "maxmemory", "1")
         time.sleep(5)
     finally:
         instance.redis("config", "set", "maxmemory", before)
 
 
 def _read_only_redis(instance: Instance) -> None:
-    instance.redis("replicaof", "127.0.0.1", "1")
     try:
+        instance.redis("replicaof", "127.0.0.1", "1")
         time.sleep(5)
     finally:
         instance.redis("replicaof", "no", "one")
@@ -163,8 +165,9 @@ def _cut(action: str) -> Callable[[Instance], None]:
 
 
 def _filter(change: str, rule: list[str]) -> None:
-    try:
-        subprocess.run(["iptables", "-w", "5", change, "INPUT", *rule], check=True, timeout=10)
+    command = ["iptables", "-w", "5", change, "INPUT", *rule]
+    try:  # as in Instance, Ctrl-C is not for it
+        subprocess.run(command, check=True, timeout=10, start_new_session=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotInject("the packet filter (iptables) cannot be used here") from error
 

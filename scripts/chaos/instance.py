@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -35,6 +36,8 @@ class Instance:
         self.mode = mode
         base = os.environ.get("TANDEM_PORT_BASE", "")
         self._base = int(base) if mode == "try" and base.isdigit() else None
+        #: whoever set it wants nothing more done: waiting ends with a RuntimeError
+        self.ended = threading.Event()
 
     def call(self, *arguments: str, seconds: float = 60.0) -> str:
         """One function of the shell library; its standard output."""
@@ -55,6 +58,8 @@ class Instance:
                 text=True,
                 timeout=seconds,
                 check=False,
+                # Ctrl-C is not for it: it may be what mends.
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired as late:
             raise RuntimeError(f"{said}: not done within {seconds:g} s") from late
@@ -123,7 +128,7 @@ class Instance:
                 return time.monotonic() - began
             if time.monotonic() - began > seconds:
                 raise RuntimeError("not healed: " + "; ".join(bad))
-            time.sleep(LOOK_SECONDS)
+            self._pause(LOOK_SECONDS)
 
     def wait_busy(self, seconds: float) -> None:
         """Until every engine carries answers: a fault that hits nobody proves nothing."""
@@ -131,7 +136,7 @@ class Instance:
         while idle := self._idle_engines():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no answers run on {', '.join(idle)}")
-            time.sleep(LOOK_SECONDS if self._base is None else 0.1)
+            self._pause(LOOK_SECONDS if self._base is None else 0.1)
 
     def _idle_engines(self) -> list[str]:
         seen = [one for name in GATEWAYS for one in self.overview(name).get("engines", [])]
@@ -141,6 +146,7 @@ class Instance:
     def mend(self) -> None:
         """Start every part anew that a fault may have left behind; the door stays."""
         for part in ("redis", *ENGINES, *GATEWAYS):
+            self._pause(0)
             with contextlib.suppress(RuntimeError):
                 self.call("recreate", part, seconds=200)
 
@@ -160,5 +166,9 @@ class Instance:
                         del waiting[part]
             if waiting and time.monotonic() - began > seconds:
                 raise RuntimeError(f"not started anew within {seconds:g} s: {', '.join(waiting)}")
-            time.sleep(LOOK_SECONDS)
-        time.sleep(SEEN_SECONDS)
+            self._pause(LOOK_SECONDS)
+        self._pause(SEEN_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        if self.ended.wait(seconds):
+            raise RuntimeError("interrupted")

@@ -122,15 +122,18 @@ async def test_a_budget_used_up_at_the_seam_ends_without_an_engine() -> None:
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize("stop", ["好 🙂!", "llo 你", ["zz", "é", "🙂"], " end", "nowhere"])
 async def test_a_stop_string_across_the_seam(stop: str | list[str], include: bool) -> None:
-    body = chat(stop=stop, include_stop_str_in_output=include, **ASKED)
+    body = chat(stop=stop, include_stop_str_in_output=include, return_token_ids=True, **ASKED)
     async with bench(*faulty()) as b:
         unbroken, _ = await b.ask(body)
+        ids = b.fakes[0].ids()
     for groups in ([1], [2, 3]):
         for after in range(1, 15):
             async with bench(*faulty(Fault("cut", after), groups=groups)) as b:
                 seen, _ = await b.ask(body)
                 assert (seen.text, seen.finish) == (unbroken.text, unbroken.finish)
                 assert seen.stop_reason == unbroken.stop_reason
+                assert seen.usage is not None
+                assert seen.ids == ids[: seen.usage["completion_tokens"]]
                 if groups == [1]:
                     assert seen.usage == unbroken.usage
 

@@ -40,7 +40,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wanted", "not_yet", "then"),
     [
-        ("drained", {}, {"drain": "wait", "state": "draining", "in_flight": 2}),
+        ("drained-wait", {}, {"drain": "wait", "state": "draining", "in_flight": 2}),
+        ("drained-move", {"drain": "wait"}, {"drain": "move", "in_flight": 2}),
         ("undrained", {"drain": "wait", "state": "draining"}, {"state": "down"}),
         ("idle", {"in_flight": 2, "drain": "move"}, {"in_flight": 0, "drain": "move"}),
         ("idle", {"in_flight": 0}, {"in_flight": 0, "drain": "move"}),

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.scripts.conftest import Machine
 
 OLD, NEW = "engine:old", "engine:new"
-REFUSED, NOT_FIT = 3, 4
+FAILED, REFUSED, NOT_FIT = 1, 3, 4
 # Each engine's image stands in a file of its name; $BAD is what goes wrong with the new one on b.
 DOCKER = """
 ran=$(dirname "$0")/ran
@@ -29,6 +29,7 @@ case "$*" in
     printf 'up %s %s\\n' "$engine" "${VLLM_IMAGE:-engine:old}" >>"$ran/log" ;;
   'compose run'*.starts) echo "forget $9" >>"$ran/log" ;;
   *'wait vllm-b healthy --seconds 10'*) bad late && exit 1 ;;
+  *'wait vllm-a healthy --seconds 10'*) [[ $BAD == later ]] && exit 1 ;;
   *'wait vllm-b alive'*) bad alive && [[ $(image_of vllm-b) == engine:new ]] && exit 1 ;;
   *'canary vllm-b'*)
     if bad interrupt; then
@@ -78,6 +79,13 @@ def test_the_other_engine_fell_ill_before_anything_was_changed(appliance: Machin
     assert done.returncode == REFUSED, done.stderr
     assert "vllm-a was not touched" in done.stderr
     assert not (appliance.programs / "ran" / "log").exists()
+
+
+def test_the_other_engine_fell_ill_after_it_was_replaced(appliance: Machine) -> None:
+    done = appliance.run("scripts/rollout.sh", BAD="later")
+    assert done.returncode == FAILED, done.stderr
+    log = (appliance.programs / "ran" / "log").read_text().splitlines()
+    assert log == ["drain vllm-a", f"up vllm-a {OLD}", "undrain vllm-a"]
 
 
 @pytest.mark.parametrize("wrong", ["up", "alive", "canary"])
