@@ -22,6 +22,7 @@ STREAMS = 64
 TOKENS = 600
 # The budget, p99. Other work may share the two cores with one small engine that carries 64 streams:
 # it is so much more than the waits of those that stayed on it, a tenth of a second in peace.
+# Readers that stand back behind the engines (nice, /proc/self/autogroup) measure their own wait.
 DEATH_GAP = 1.0
 # A hang is noticed by 6 s without a step, seen once a second; then as above.
 HANG_GAP = 8.0 + DEATH_GAP
