@@ -64,6 +64,7 @@ interruptible() {
     code=0
     wait "$pid" || code=$?
   done
+  trap - INT TERM
   eval "$before"
   return "$code"
 }
