@@ -218,13 +218,13 @@ class ExactAnswer:
             elif finish is not None:
                 text += self._stops.flush()
             self.progress.held = self._stops.tail
-        shown = self._shown_ids(hold=not text and finish is None, whole=finish is not None)
+        shown = self._shown_ids(hold=not text and finish is None, last=finish is not None)
         if text or others or shown or finish is not None:
             self._out.append(self._client.delta(text, shown, finish, stop_reason, others))
         if finish is not None:
             self._finish(finish)
 
-    def _shown_ids(self, *, hold: bool, whole: bool) -> list[int]:
+    def _shown_ids(self, *, hold: bool, last: bool) -> list[int]:
         """Ids wait until no seam can drop them with half a letter: a sampled answer goes on
         with another one. Of an event with several tokens, all but the first come with the next.
         """
@@ -232,7 +232,7 @@ class ExactAnswer:
             return []
         progress = self.progress
         before = self._shown
-        self._shown = len(progress.ids) if whole else progress.whole_low
+        self._shown = len(progress.ids) if last else progress.whole_low
         return progress.ids[before : self._shown].tolist()
 
     def _finish(self, reason: str) -> None:

@@ -49,16 +49,16 @@ run() {
   fi
 }
 
-# interruptible COMMAND…: a TERM reaches the command, too, and it is waited for: it may have something
-# to put back. Bash makes background commands deaf to SIGINT; env gives them back their ears.
+# interruptible COMMAND…: TERM and INT reach the command as INT, and it is waited for: it may have
+# something to put back. From a terminal it may get two. Bash makes background commands deaf to
+# SIGINT; env gives them back their ears.
 interruptible() {
   local code=0 pid='' ended='' before
   before=$(trap -p INT TERM)
-  trap 'ended=1; [[ -z $pid ]] || kill "$pid" 2>/dev/null || true' TERM
-  trap : INT # the terminal gives it to both
+  trap 'ended=1; [[ -z $pid ]] || kill -INT "$pid" 2>/dev/null || true' INT TERM
   env --default-signal=INT "$@" &
   pid=$!
-  [[ -z $ended ]] || kill "$pid" 2>/dev/null || true
+  [[ -z $ended ]] || kill -INT "$pid" 2>/dev/null || true
   wait "$pid" || code=$?
   while kill -0 "$pid" 2>/dev/null; do
     code=0

@@ -127,17 +127,11 @@ tests() {
 }
 
 # limited SECONDS COMMAND…: interrupted when its time is over, so that it can clean up, and a minute
-# later killed. Bash makes background commands deaf to SIGINT; env gives them back their ears.
+# later killed.
 limited() {
-  local seconds=$1 code=0
+  local seconds=$1
   shift
-  timeout --signal INT --kill-after 60 "$seconds" env --default-signal=INT "$@" &
-  local pid=$!
-  trap 'kill -INT "$pid" 2>/dev/null' INT TERM
-  wait "$pid" || code=$?
-  while kill -0 "$pid" 2>/dev/null; do wait "$pid" || code=$?; done
-  trap - INT TERM
-  return "$code"
+  interruptible timeout --signal INT --kill-after 60 "$seconds" "$@"
 }
 
 # The stage that runs gets what Ctrl-C would give it, and a minute.
